@@ -1,0 +1,1 @@
+"""Inverse Compositional Spatial Transformer Networks, from Lucas-Kanade to IC-STN."""
