@@ -72,8 +72,10 @@ class Frame:
 
     def axes(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised x of the columns ``(width,)`` and y of the rows ``(height,)``."""
-        kw = {"dtype": like.dtype, "device": like.device}
-        return torch.linspace(-1, 1, self.width, **kw), torch.linspace(-1, 1, self.height, **kw)
+        x, y = (
+            torch.linspace(-1, 1, n, dtype=like.dtype, device=like.device) for n in (self.width, self.height)
+        )
+        return x, y
 
     def grid(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "n 2"]:
         """Normalised points of all samples, row by row, ``(height·width, 2)``."""
