@@ -21,6 +21,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from cycler import cycler
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
@@ -112,7 +113,7 @@ def rc(theme: Theme) -> dict[str, Any]:
         **ground,
         **quiet,
         "axes.grid": False,
-        "axes.prop_cycle": mpl.cycler(color=theme.cycle),
+        "axes.prop_cycle": cycler(color=theme.cycle),
         "axes.spines.right": False,
         "axes.spines.top": False,
         "axes.titlesize": 10.5,
@@ -129,7 +130,7 @@ def rc(theme: Theme) -> dict[str, Any]:
         "legend.fontsize": 9,
         "legend.framealpha": 1.0,
         "lines.linewidth": 1.8,
-        "mathtext.fontset": "dejavusans",
+        "mathtext.fontset": "cm",
         "savefig.transparent": False,
         "svg.fonttype": "path",
         "xtick.labelsize": 9,
@@ -141,7 +142,8 @@ def rc(theme: Theme) -> dict[str, Any]:
 def use(theme: Theme | Mode) -> Iterator[Theme]:
     """Draw in this theme inside a ``with`` block; the settings before it come back afterwards."""
     theme = THEMES[theme] if isinstance(theme, str) else theme
-    with mpl.rc_context({**mpl.rcParamsDefault, "backend": mpl.rcParams["backend"], **rc(theme)}):
+    settings: Any = {**mpl.rcParamsDefault, "backend": mpl.rcParams["backend"], **rc(theme)}
+    with mpl.rc_context(settings):
         yield theme
 
 
@@ -155,6 +157,7 @@ class FigurePair:
         caption: shown below it; plain text or HTML.
         svg, png: bytes of the files of each mode.
         vector: whether :meth:`html` embeds the SVG (else the PNG, which is smaller for photographs).
+        width: in CSS pixels, at which the figure's text has its size in points.
     """
 
     name: str
@@ -163,6 +166,7 @@ class FigurePair:
     svg: dict[Mode, bytes]
     png: dict[Mode, bytes]
     vector: bool = True
+    width: int = 640
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ``<name>_<mode>.svg`` and ``.png``; returns the four paths."""
@@ -188,7 +192,8 @@ class FigurePair:
     def _image(self, mode: Mode) -> str:
         kind, data = ("svg+xml", self.svg[mode]) if self.vector else ("png", self.png[mode])
         uri = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-        return f'<img class="exhibit-{mode} only-{mode}" alt="{html.escape(self.alt)}" src="{uri}">'
+        kind_of_page = f'class="exhibit-{mode} only-{mode}" width="{self.width}"'
+        return f'<img {kind_of_page} alt="{html.escape(self.alt)}" src="{uri}">'
 
     def _repr_html_(self) -> str:
         return self.html()
@@ -197,7 +202,8 @@ class FigurePair:
 #: The book sets ``data-theme``, JupyterLab ``data-jp-theme-light``, VS Code a class on the body.
 _DARK_PAGES = ('html[data-theme="dark"]', 'body[data-jp-theme-light="false"]', "body.vscode-dark")
 _STYLE = (
-    "<style>figure.exhibit{margin:0}figure.exhibit img{max-width:100%;height:auto}"
+    "<style>figure.exhibit{margin:0}figure.exhibit img{max-width:100%;height:auto;"
+    "background:none!important;padding:0!important}"
     "figure.exhibit figcaption{font-size:.9em;margin-top:.4em}figure.exhibit .exhibit-dark{display:none}"
     + ",".join(f"{page} figure.exhibit .exhibit-dark" for page in _DARK_PAGES)
     + "{display:inline-block!important}"
@@ -229,10 +235,11 @@ def figure_pair(
     for mode in THEMES:
         with use(mode) as theme, mpl.rc_context({"svg.hashsalt": name}):
             figure = draw(theme)
+            width = figure.get_figwidth()
             svg[mode] = _render(figure, "svg", metadata={"Date": None, "Creator": None})
             png[mode] = _render(figure, "png", dpi=dpi, metadata={"Software": None})
             plt.close(figure)
-    return FigurePair(name, alt, caption, svg, png, vector)
+    return FigurePair(name, alt, caption, svg, png, vector, round(96 * width))
 
 
 def show_both(
@@ -283,11 +290,11 @@ def tag(artist: Artist, gid: str) -> Artist:
 
 def plotted(figure: Figure) -> dict[str, np.ndarray]:
     """The arrays that the figure's tagged artists hold: lines and polygons as points, images as pixels."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for ax in figure.axes:
         for artist in (*ax.lines, *ax.patches, *ax.images, *ax.collections, *ax.texts):
-            if artist.get_gid() is not None:
-                found[artist.get_gid()] = _array(artist)
+            if (gid := artist.get_gid()) is not None:
+                found[gid] = _array(artist)
     return found
 
 
