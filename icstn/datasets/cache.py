@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
-from icstn.datasets.dataset import DataError
+from icstn.datasets.dataset import DataError, Dataset, fingerprint
 
 #: Environment variable that moves the cache.
 CACHE_VARIABLE = "ICSTN_CACHE"
 CONNECT_SECONDS, READ_SECONDS = 10, 60
+
+
+class CacheError(DataError):
+    """The cache can't be written."""
 
 
 def cache_dir(name: str = "") -> Path:
@@ -31,7 +39,8 @@ def locked(folder: Path, timeout: float = 1800) -> Iterator[None]:
     """Hold a folder of the cache: one process fills it, the others wait and then find it full.
 
     Raises:
-        DataError: the folder can't be written, or another process has held it for ``timeout`` seconds.
+        CacheError: the folder can't be written.
+        DataError: another process has held it for ``timeout`` seconds.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +49,7 @@ def locked(folder: Path, timeout: float = 1800) -> Iterator[None]:
     except Timeout:
         raise DataError(f"another process has held the cache {folder} for {timeout:g} s") from None
     except OSError as error:
-        raise DataError(
+        raise CacheError(
             f"the cache {folder} can't be written ({error.strerror}): "
             f"set {CACHE_VARIABLE} to a folder that can be"
         ) from None
@@ -105,3 +114,51 @@ def _one_line(error: BaseException) -> str:
 def _inner(error: BaseException) -> object:
     reason = getattr(error, "reason", None)
     return reason if isinstance(reason, BaseException) else next(iter(error.args), None)
+
+
+def cached_dataset(path: Path, build: Callable[[], Dataset]) -> Dataset:
+    """The data set stored at ``path``, else what ``build`` makes, stored for the next time.
+
+    Where the cache can't be written a warning says so and the data are built each time.
+    """
+    if found := load_dataset(path):
+        return found
+    try:
+        with locked(path.parent):
+            found = load_dataset(path)
+            return found if found is not None else _stored(path, build())
+    except CacheError as error:
+        warnings.warn(f"{error}; until then this is read afresh each time", stacklevel=3)
+        return build()
+
+
+def load_dataset(path: Path) -> Dataset | None:
+    """A stored data set, or ``None`` where there is none or its content is not what was stored."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            about, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        found = Dataset(
+            **tensors,
+            name=about["name"],
+            split=about["split"],
+            fingerprint=fingerprint(tensors["images"], tensors["labels"]),
+            notes=tuple(json.loads(about["notes"])),
+            stand_in=about["stand_in"] == "True",
+        )
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, DataError):
+        return None
+    return found if found.fingerprint == about["fingerprint"] else None
+
+
+def _stored(path: Path, data: Dataset) -> Dataset:
+    about = {key: str(getattr(data, key)) for key in ("name", "split", "fingerprint", "stand_in")}
+    about["notes"] = json.dumps(data.notes)
+    tensors = {"images": data.images, "labels": data.labels, "boxes": data.boxes}
+    try:
+        with replacing(path) as scratch:
+            save_file({k: v.contiguous() for k, v in tensors.items() if v is not None}, scratch, about)
+    except (OSError, SafetensorError) as error:
+        warnings.warn(f"{path} could not be written ({error}); this is read afresh each time", stacklevel=4)
+    return data
