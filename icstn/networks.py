@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from icstn.convolution import FastConv2d
+from icstn.layers import Conv2d, MaxPool2x2
 
 
 class NotationError(ValueError):
@@ -142,12 +142,12 @@ def _append(
         if min(h, w) < 2:
             raise ValueError(f"P does not fit its input of {h}×{w}")
         at = len(modules) - 1 if modules and isinstance(modules[-1], nn.ReLU) else len(modules)
-        modules.insert(at, nn.MaxPool2d(2))
+        modules.insert(at, MaxPool2x2())
         return (c, h // 2, w // 2)
     else:
         if layer.height > h or layer.width > w:
             raise ValueError(f"{layer} does not fit its input of {h}×{w}")
-        modules.append(FastConv2d(c, layer.filters, (layer.height, layer.width)))
+        modules.append(Conv2d(c, layer.filters, (layer.height, layer.width)))
         shape = (layer.filters, h - layer.height + 1, w - layer.width + 1)
     if relu:
         modules.append(nn.ReLU())
