@@ -1,0 +1,45 @@
+# make reproduce   trains what is missing, renders every table and figure, builds the book
+# make book        builds the book from the committed notebooks, strictly
+# make test        every test
+# make notebooks   reruns the committed notebooks and writes them back
+# make clean       removes what the above built (not .venv, not your records)
+#
+# Each of them first sets up .venv by itself; Python 3.11 or newer and make are all it takes.
+
+PYTHON ?= python3
+PRESET ?= quick
+ARGS   ?=
+TESTS  ?= tests
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+NOTEBOOKS ?= $(sort $(wildcard book/*.ipynb figures/*.ipynb))
+
+# One thread a process: reproducible sums, and the test workers do not fight over the cores.
+test notebooks: export OMP_NUM_THREADS := 1
+
+.PHONY: reproduce book test notebooks clean
+.DEFAULT_GOAL := book
+
+reproduce: $(STAMP)
+	$(BIN)/icstn reproduce --preset $(PRESET) $(ARGS)
+
+book: $(STAMP)
+	$(BIN)/python tools/book.py --strict
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup $(TESTS) $(ARGS)
+
+notebooks: $(STAMP)
+	$(BIN)/python tools/notebooks.py $(NOTEBOOKS)
+
+clean:
+	rm -rf _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "icstn needs Python 3.11 or newer, and $(PYTHON) is older or missing: try  make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	@touch $@

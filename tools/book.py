@@ -1,0 +1,102 @@
+"""Build the book from a staging copy, so that nothing in the checkout changes.
+
+    python tools/book.py --strict                       the committed notebooks, a warning is an error
+    python tools/book.py --overlay _build/reproduce     with the freshly executed notebooks of that folder
+
+The staging copy holds the configuration, book/ and figures/; an overlay replaces what it has files for. An
+overlay's file is placed by its path below the overlay (``figures/table_2.ipynb``) or, when it lies at the
+overlay's top, by its name. The HTML lies in ``OUT/_build/html``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ("_config.yml", "_toc.yml", "book", "figures")
+LEFT_OUT = shutil.ignore_patterns("records", ".ipynb_checkpoints", "__pycache__", "_build", ".*")
+STRICT = ("-W", "--keep-going", "-n")
+
+
+def stage(target: Path, root: Path = ROOT, overlay: Path | None = None) -> Path:
+    """Copy the sources to ``target``, then the overlay over them; unchanged files keep their time."""
+    kept: set[Path] = set()
+    for name in SOURCES:
+        if (root / name).exists():
+            kept |= _copy_tree(root / name, target / name)
+    for file in sorted(target.rglob("*"), reverse=True):
+        if file.is_file() and file not in kept:
+            file.unlink()
+    if overlay is not None:
+        for file in sorted(overlay.rglob("*")):
+            if file.is_file() and (place := _place(file.relative_to(overlay), target)):
+                _copy(file, place)
+    return target
+
+
+def build(source: Path, out: Path, strict: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run Jupyter Book on a staging copy; stdout and stderr come back as one text."""
+    command = [
+        str(Path(sys.executable).parent / "jupyter-book"),
+        "build",
+        str(source),
+        "--path-output",
+        str(out),
+    ]
+    command += ["--all", *STRICT] if strict else []
+    environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, check=False
+    )
+
+
+def _copy_tree(source: Path, target: Path) -> set[Path]:
+    if source.is_file():
+        return {_copy(source, target)}
+    skipped = LEFT_OUT(str(source), [entry.name for entry in source.iterdir()])
+    entries = [entry for entry in sorted(source.iterdir()) if entry.name not in skipped]
+    return set().union(*(_copy_tree(entry, target / entry.name) for entry in entries))
+
+
+def _copy(source: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
+        shutil.copy2(source, target)
+    return target
+
+
+def _place(relative: Path, target: Path) -> Path | None:
+    """Where an overlay's file goes: by its path, or by its name when it lies at the top."""
+    if len(relative.parts) > 1:
+        return target / relative if relative.parts[0] in SOURCES else None
+    return next((folder / relative.name for folder in (target / "figures", target / "book")
+                 if (folder / relative.name).is_file()), None)  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status of the build."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--overlay", type=Path, help="a folder of freshly executed notebooks")
+    parser.add_argument("--out", type=Path, default=ROOT, help="the HTML goes to OUT/_build/html")
+    parser.add_argument("--strict", action="store_true", help="build everything anew; a warning is an error")
+    options = parser.parse_args(argv)
+    source = stage(options.out / "_build" / "stage", overlay=options.overlay)
+    result = build(source, options.out, options.strict)
+    if result.returncode:
+        print(result.stdout)
+        print("the book was not built: see the messages above")
+        return result.returncode
+    print(f"the book is at {options.out / '_build' / 'html' / 'index.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
