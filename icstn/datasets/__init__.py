@@ -1,7 +1,19 @@
 """MNIST, GTSRB and single photographs: found or downloaded, verified, cached, with their provenance."""
 
-from icstn.datasets._gtsrb import gtsrb
+from icstn.datasets._gtsrb import gtsrb, gtsrb_or_stand_in
 from icstn.datasets._mnist import mnist
-from icstn.datasets.dataset import DataError, Dataset, fingerprint
+from icstn.datasets.dataset import DataError, Dataset, UnavailableError, fingerprint
+from icstn.datasets.signs import SIGNS
+from icstn.datasets.standin import gtsrb_stand_in
 
-__all__ = ["DataError", "Dataset", "fingerprint", "gtsrb", "mnist"]
+__all__ = [
+    "SIGNS",
+    "DataError",
+    "Dataset",
+    "UnavailableError",
+    "fingerprint",
+    "gtsrb",
+    "gtsrb_or_stand_in",
+    "gtsrb_stand_in",
+    "mnist",
+]

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from icstn.datasets.archives import Tree, open_tree, plain_name
 from icstn.datasets.cache import cache_dir, cached_dataset, download, load_dataset, locked, md5_of
-from icstn.datasets.dataset import DataError, Dataset, check_split, fingerprint
+from icstn.datasets.dataset import DataError, Dataset, UnavailableError, check_split, fingerprint
+from icstn.datasets.standin import gtsrb_stand_in
 
 Split = Literal["train", "test"]
 
@@ -85,22 +86,42 @@ def gtsrb(split: Split, source: str | os.PathLike[str] | None = None, size: int 
         of these images.
 
     Raises:
-        DataError: ``source`` is no folder or holds a damaged, unsafe or incomplete copy; or the data
-            can't be had, and the message lists each place with its reason.
+        DataError: ``source`` is no folder or holds a damaged, unsafe or incomplete copy.
+        UnavailableError: the data can't be had; the message lists each place with its reason.
         ValueError: another split, or a size below 2.
     """
     check_split(split)
     if size < 2:
         raise ValueError(f"size is the side of the rescaled images in pixels, at least 2; got {size}")
+    found = _resolve(split, source, size)
+    if isinstance(found, Dataset):
+        return found
+    identity = found.identity()
+    return cached_dataset(_cache_path(split, size, identity), lambda: read(found, size, identity))
+
+
+def gtsrb_or_stand_in(split: Split, source: str | os.PathLike[str] | None = None, size: int = 50) -> Dataset:
+    """:func:`gtsrb`, or :func:`~icstn.datasets.gtsrb_stand_in` where either split can't be had at all.
+
+    So the two splits are always of one kind. A damaged copy below ``source`` is still refused.
+    """
+    check_split(split)
+    try:
+        for needed in COUNTS:
+            _resolve(needed, source, size)
+    except UnavailableError:
+        rendered = gtsrb_stand_in(split, size=size)
+        return replace(rendered, notes=(*rendered.notes, "GTSRB itself was neither found nor downloaded"))
+    return gtsrb(split, source, size)
+
+
+def _resolve(split: str, source: str | os.PathLike[str] | None, size: int) -> Copy | Dataset:
+    """The user's copy, or the official images from the cache, or the official archives, downloaded."""
     tried: list[str] = []
-    copy = users_copy(split, source, tried)
-    if copy is None:
-        official = tuple(md5 for _, md5 in ARCHIVES[split])
-        if found := load_dataset(_cache_path(split, size, official)):
-            return found
-        copy = _downloaded(split, tried)
-    identity = copy.identity()
-    return cached_dataset(_cache_path(split, size, identity), lambda: read(copy, size, identity))
+    if copy := users_copy(split, source, tried):
+        return copy
+    official = tuple(md5 for _, md5 in ARCHIVES[split])
+    return load_dataset(_cache_path(split, size, official)) or _downloaded(split, tried)
 
 
 def users_copy(split: str, source: str | os.PathLike[str] | None, tried: list[str]) -> Copy | None:
@@ -142,7 +163,7 @@ def _downloaded(split: str, tried: list[str]) -> Copy:
             except DataError as error:
                 tried += [f"the cache {folder}: no intact {name} there", f"{URL}{name}: {error}"]
                 reasons = "".join(f"\n  - {reason}" for reason in tried)
-                raise DataError(
+                raise UnavailableError(
                     f"GTSRB ({split}) was not found anywhere; put the official archives into a folder "
                     f"and name it. Tried:{reasons}"
                 ) from None
@@ -279,6 +300,6 @@ def _size_notes(split: str, rows: list[Row], sizes: list[tuple[int, int]]) -> tu
     low, high = min(other), max(other)
     span = f"{low[0]}×{low[1]}" + ("" if low == high else f" to {high[0]}×{high[1]}")
     return (
-        f"GTSRB {split}: {len(other):,} of {len(rows):,} images are not of their annotated size (they have {span} "
-        f"pixels); their annotated boxes were scaled",
+        f"GTSRB {split}: {len(other):,} of {len(rows):,} images are not of their annotated size "
+        f"(they have {span} pixels); their annotated boxes were scaled",
     )

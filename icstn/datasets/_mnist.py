@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from icstn.datasets.cache import cache_dir, download, locked, write_atomic
-from icstn.datasets.dataset import DataError, Dataset, check_split, fingerprint
+from icstn.datasets.dataset import DataError, Dataset, UnavailableError, check_split, fingerprint
 
 Split = Literal["train", "test"]
 
@@ -63,8 +63,8 @@ def mnist(split: Split, source: str | os.PathLike[str] | None = None) -> Dataset
         images ``(N, 1, 28, 28)``, labels 0 to 9.
 
     Raises:
-        DataError: ``source`` is no folder, or holds damaged files; or no source has the data, and the
-            message lists each one with its reason.
+        DataError: ``source`` is no folder, or holds damaged files.
+        UnavailableError: no source has the data; the message lists each one with its reason.
         ValueError: another split.
     """
     check_split(split)
@@ -145,7 +145,7 @@ def _from_cache_or_network(split: str, tried: list[str]) -> list[bytes]:
             except DataError as error:
                 tried.append(str(error))
     reasons = "".join(f"\n  - {reason}" for reason in tried)
-    raise DataError(
+    raise UnavailableError(
         f"MNIST ({split}) was not found anywhere; put the official files into a folder and name it. "
         f"Tried:{reasons}"
     )

@@ -14,6 +14,10 @@ class DataError(RuntimeError):
     """Data that are missing, damaged or not what they should be; the message says what to do."""
 
 
+class UnavailableError(DataError):
+    """Data that no source has; the message lists each source with its reason."""
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Labelled images of one split, in memory.
