@@ -1,0 +1,69 @@
+"""A Spec's model: the geometric transformer, if any, and the classification network, if any."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from icstn import networks, warps
+from icstn.experiments.spec import Spec
+from icstn.networks import Architecture
+from icstn.sampling import Frame, sample
+from icstn.transformers import ICSTN, STN, Alignment, CompositionalSTN, Transformer
+
+
+class Model(nn.Module):
+    """One row of the paper: images and initial warps in, logits (or final warps) out.
+
+    Args:
+        transformer: STN, c-STN or IC-STN; none for a plain CNN.
+        classifier: classification network; none for pure alignment.
+        frame: where the template lies.
+        warp: family of the warps.
+    """
+
+    def __init__(
+        self, transformer: Transformer | None, classifier: nn.Module | None, frame: Frame, warp: warps.Warp
+    ) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.classifier = classifier
+        self.frame = frame
+        self.warp = warp
+
+    def align(self, image: Tensor, p: Tensor, n: int | None = None) -> Alignment:
+        """The aligned images and all warps; a plain CNN leaves the perturbation as it is."""
+        if self.transformer is None:
+            return Alignment(sample(image, p, self.frame, self.warp), [p])
+        return self.transformer(image, p, n=n, return_warps=True)
+
+    def forward(self, image: Tensor, p: Tensor) -> Tensor:
+        """Logits ``(batch, classes)``, or without a classifier the final warps ``(batch, k)``."""
+        alignment = self.align(image, p)
+        return alignment.warps[-1] if self.classifier is None else self.classifier(alignment.image)
+
+
+def build_model(spec: Spec, frame: Frame, channels: int) -> Model:
+    """The spec's model with its initial weights (they depend on ``spec.seed`` alone)."""
+    architecture = Architecture.parse(spec.architecture)
+    shape = (channels, frame.height, frame.width)
+    generator = torch.Generator().manual_seed(spec.seed)
+    copies = architecture.warps if spec.kind == "c-STN" else min(1, architecture.warps)
+    predictors = [networks.build(architecture.predictor, *shape) for _ in range(copies)]
+    for predictor in predictors:
+        networks.initialize(predictor, spec.std_predictor, generator=generator, zero_last=True)
+    classifier = networks.build(architecture.classifier, *shape) if architecture.classifier else None
+    if classifier is not None:
+        networks.initialize(classifier, spec.std_classifier, generator=generator)
+    transformer = _transformer(spec, predictors, architecture.warps, frame)
+    return Model(transformer, classifier, frame, warps.family(spec.warp))
+
+
+def _transformer(spec: Spec, predictors: list[nn.Sequential], n: int, frame: Frame) -> Transformer | None:
+    if spec.kind == "STN":
+        return STN(predictors[0], spec.warp, frame, n)
+    if spec.kind == "c-STN":
+        return CompositionalSTN(predictors, spec.warp, frame, spec.side)  # type: ignore[arg-type]
+    if spec.kind == "IC-STN":
+        return ICSTN(predictors[0], n, spec.warp, frame, spec.side, spec.invert)  # type: ignore[arg-type]
+    return None

@@ -1,0 +1,78 @@
+"""Where a number comes from: command, commit, versions, hardware, time."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+#: Packages whose versions a Record names.
+PACKAGES = ("icstn", "torch", "numpy", "safetensors")
+
+
+def provenance(device: torch.device) -> dict[str, Any]:
+    """Facts about this process, as JSON-able values."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]]),
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def commit() -> str:
+    """The checkout's commit, with ``+changes`` where the library differs from it; empty outside git."""
+    root = Path(__file__).parents[2]
+    head = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "icstn")
+    return f"{head}+changes" if head and changed else head
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {cpu_model()}"
+
+
+def cpu_model() -> str:
+    """The processor's name, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,289 @@
+"""Files that cannot be half-written, half-read or mistaken: Records and checkpoints.
+
+A Record is a folder, ``<spec.key>/record.json`` and ``weights.safetensors``. The JSON carries a schema
+number, its own SHA-256 and that of the weights. While a run is under way its folder holds
+``checkpoint.safetensors`` and ``state.json`` instead. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import platformdirs
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from icstn.experiments.spec import Spec
+
+#: Version of the layout of Records and checkpoints.
+SCHEMA = 1
+
+
+class StorageError(RuntimeError):
+    """A Record or checkpoint that can't be read or written; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run left behind.
+
+    Attributes:
+        spec: what was run.
+        status: ``finished`` or ``diverged``.
+        metrics: test metrics, see :meth:`icstn.experiments.tasks.Task.evaluate`.
+        curve: lists ``step``, ``loss`` and ``error`` (means since the step before).
+        provenance: seed, command, commit, versions, hardware, times, data fingerprints and notes.
+        weights: the model's state, empty until :meth:`Records.weights` reads it.
+    """
+
+    spec: Spec
+    status: str
+    metrics: dict[str, Any]
+    curve: dict[str, list[float]]
+    provenance: dict[str, Any]
+    weights: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def test_error(self) -> float:
+        """Test error in percent (Tables 2 and 3) or pixels (Table 1); NaN where the run diverged."""
+        return float(self.metrics.get("test_error", float("nan")))
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether the data were a rendered stand-in, whose numbers belong in no table."""
+        return bool(self.provenance.get("data", {}).get("stand_in", False))
+
+
+class Records:
+    """A folder of Records.
+
+    Args:
+        folder: where Records are written and looked for; the user's own by default.
+        also: further folders to look in, which are never written to.
+    """
+
+    def __init__(self, folder: str | Path | None = None, also: tuple[str | Path, ...] = ()) -> None:
+        self.folder = Path(folder) if folder else default_folder()
+        self.also = tuple(map(Path, also))
+
+    def path(self, spec: Spec) -> Path:
+        """The run's own folder, whether or not it exists."""
+        return self.folder / spec.key
+
+    def find(self, spec: Spec) -> Record | None:
+        """The finished (or diverged) Record of a spec, with its weights, or None.
+
+        Raises:
+            StorageError: there is one but it is damaged, or belongs to another spec.
+        """
+        for folder in (self.folder, *self.also):
+            if (folder / spec.key / "record.json").is_file():
+                return load_record(folder / spec.key, spec)
+        return None
+
+    def save(self, record: Record) -> Path:
+        """Write a Record: weights first, then the JSON that makes them count."""
+        folder = self.path(record.spec)
+        weights = safetensors.torch.save({k: v.contiguous() for k, v in record.weights.items()})
+        content = {
+            "schema": SCHEMA,
+            "spec": asdict(record.spec),
+            "status": record.status,
+            "metrics": record.metrics,
+            "curve": record.curve,
+            "provenance": record.provenance,
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        }
+        write_atomic(folder / "weights.safetensors", weights)
+        write_atomic(folder / "record.json", _sealed(content))
+        return folder
+
+    def __iter__(self) -> Iterator[Record]:
+        """All Records of all folders, by key; the first folder wins."""
+        found: dict[str, Path] = {}
+        for folder in (self.folder, *self.also):
+            for path in sorted(folder.glob("*/record.json")):
+                found.setdefault(path.parent.name, path.parent)
+        return (load_record(found[key]) for key in sorted(found))
+
+    @contextlib.contextmanager
+    def lock(self, spec: Spec, wait: float = -1) -> Iterator[None]:
+        """Hold the run's lock, so that one process at a time trains it.
+
+        Args:
+            spec: the run.
+            wait: seconds to wait for the other process; negative waits for ever.
+
+        Raises:
+            StorageError: another process holds it still, or the folder can't be written.
+        """
+        path = self.path(spec)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(path / "lock", timeout=wait):
+                yield
+        except filelock.Timeout as error:
+            raise StorageError(f"another process is training {spec.key}; wait for it or stop it") from error
+        except OSError as error:
+            raise StorageError(
+                f"cannot write Records to {path} ({error}); choose another --records"
+            ) from error
+
+
+def default_folder() -> Path:
+    """``$ICSTN_RECORDS``, or ``records`` in the user's data folder."""
+    return Path(os.environ.get("ICSTN_RECORDS") or platformdirs.user_data_path("icstn") / "records")
+
+
+def published_folder() -> Path | None:
+    """``figures/records`` of the checkout that the working directory lies in, if any."""
+    here = Path.cwd()
+    return next((d for p in (here, *here.parents) if (d := p / "figures" / "records").is_dir()), None)
+
+
+def open_records(folder: str | Path | None = None) -> Records:
+    """The Records that a notebook reads.
+
+    Args:
+        folder: ``"published"`` is the user's folder on top of ``figures/records``; a path is that folder
+            alone; None is the user's own.
+    """
+    if folder == "published":
+        published = published_folder()
+        return Records(None, (published,) if published else ())
+    return Records(folder)
+
+
+def load_record(folder: Path, spec: Spec | None = None) -> Record:
+    """Read and verify a Record.
+
+    Raises:
+        StorageError: truncated, tampered with, of another schema, or of another spec.
+    """
+    content = _unsealed(folder / "record.json")
+    record_spec = Spec.from_dict(content["spec"])
+    if spec is not None and record_spec != spec:
+        raise StorageError(f"{folder} holds a Record of another spec ({record_spec.key}); move it away")
+    weights = _read(folder / "weights.safetensors")
+    if hashlib.sha256(weights).hexdigest() != content["weights_sha256"]:
+        raise StorageError(f"{folder}/weights.safetensors is damaged; delete the folder and run again")
+    return Record(
+        record_spec,
+        content["status"],
+        content["metrics"],
+        content["curve"],
+        content["provenance"],
+        safetensors.torch.load(weights),
+    )
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write tensors and JSON-able ``meta`` to one safetensors file, atomically and with a checksum."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    text = json.dumps({"schema": SCHEMA, **meta}, sort_keys=True)
+    seal = {"meta": text, "sha256": _tensor_digest(tensors, text)}
+    write_atomic(path, safetensors.torch.save(tensors, seal))
+
+
+def load_checkpoint(path: Path, spec: Spec) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint of this spec.
+
+    Raises:
+        StorageError: truncated, tampered with, of another schema, or of another spec.
+    """
+    data = _read(path)
+    try:
+        tensors = safetensors.torch.load(data)
+        size = int.from_bytes(data[:8], "little")
+        seal = json.loads(data[8 : 8 + size])["__metadata__"]
+        meta = json.loads(seal["meta"])
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise StorageError(f"{path} is truncated or no checkpoint; delete it to start afresh") from error
+    if seal["sha256"] != _tensor_digest(tensors, seal["meta"]):
+        raise StorageError(f"{path} does not match its checksum; delete it to start afresh")
+    _check_schema(meta, path)
+    if meta.get("spec") != spec.digest:
+        raise StorageError(f"{path} is a checkpoint of another spec; delete it to start afresh")
+    return tensors, meta
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file so that, whatever happens, the old or the new content is there in whole.
+
+    Raises:
+        StorageError: the disk is full or the folder can't be written; what was there before stays.
+    """
+    data = data.encode() if isinstance(data, str) else data
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
+            temporary = file.name
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise StorageError(f"cannot write {path} ({error}); what was there before is untouched") from error
+
+
+def _sealed(content: dict[str, Any]) -> str:
+    body = json.dumps(content, sort_keys=True, ensure_ascii=False, indent=1)
+    return (
+        json.dumps(
+            content | {"sha256": hashlib.sha256(body.encode()).hexdigest()},
+            sort_keys=True,
+            ensure_ascii=False,
+            indent=1,
+        )
+        + "\n"
+    )
+
+
+def _unsealed(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(_read(path))
+        seal = content.pop("sha256")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise StorageError(f"{path} is truncated or no Record; delete its folder and run again") from error
+    body = json.dumps(content, sort_keys=True, ensure_ascii=False, indent=1)
+    if hashlib.sha256(body.encode()).hexdigest() != seal:
+        raise StorageError(f"{path} does not match its checksum; delete its folder and run again")
+    _check_schema(content, path)
+    return content
+
+
+def _check_schema(content: Mapping[str, Any], path: Path) -> None:
+    if content.get("schema") != SCHEMA:
+        raise StorageError(
+            f"{path} has schema {content.get('schema')!r}, this version reads {SCHEMA}; "
+            "use the version that wrote it"
+        )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"cannot read {path} ({error})") from error
+
+
+def _tensor_digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name}{tuple(tensors[name].shape)}{tensors[name].dtype}".encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,296 @@
+"""Training one Spec: a loop that can be killed at any moment and go on bit for bit where it was.
+
+Everything a step depends on is either in the checkpoint (weights, optimizer state, step, curve, restarts)
+or a pure function of the Spec and the step (draws, learning rates), so that a resumed run and an
+uninterrupted one end in the same bits on the same CPU with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from icstn.experiments.provenance import now, provenance
+from icstn.experiments.spec import Spec, learning_rate
+from icstn.experiments.storage import (
+    Record,
+    Records,
+    StorageError,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomic,
+)
+from icstn.experiments.tasks import BLOCK, DataOptions, Task, make_task
+
+#: A run whose mean loss over a block is this many times that of its first block has diverged.
+EXPLOSION = 100.0
+
+
+class Progress(NamedTuple):
+    """How far a run is.
+
+    Attributes:
+        step, iterations: steps done and to do.
+        error: mean training error since the last report, in %, or pixels for planar alignment.
+        rate: steps a second since the last report.
+    """
+
+    step: int
+    iterations: int
+    error: float
+    rate: float
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass
+class State:
+    """What changes while training, and is all that a checkpoint holds."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    restarts: int = 0
+    seconds: float = 0.0
+    curve: dict[str, list[float]] = field(default_factory=lambda: {"step": [], "loss": [], "error": []})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and optimizer state, flat."""
+        flat = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        for i, values in self.optimizer.state_dict()["state"].items():
+            flat |= {f"optimizer.{i}.{k}": v for k, v in values.items() if isinstance(v, Tensor)}
+        return flat
+
+    def load(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """The inverse of :meth:`tensors`, in place."""
+        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        self.model.load_state_dict(model)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, i, key = name.split(".", 2)
+                state.setdefault(int(i), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.step, self.restarts, self.seconds = meta["step"], meta["restarts"], meta["seconds"]
+        self.curve = meta["curve"]
+
+
+def train(
+    spec: Spec,
+    records: Records,
+    *,
+    device: str = "auto",
+    data: DataOptions | None = None,
+    report: Report | None = None,
+    checkpoint_seconds: float = 15.0,
+    wait: float = -1,
+    log: Path | None = None,
+) -> Record:
+    """Train a spec, or finish it where it was left, or return its Record if it is there.
+
+    Args:
+        spec: what to run.
+        records: where the Record, and until then the checkpoint, is kept.
+        device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
+        data: where data come from.
+        report: called after each block of 100 steps.
+        checkpoint_seconds: least time between two checkpoints.
+        wait: seconds to wait for another process on the same spec; negative waits for ever.
+        log: folder for TensorBoard event files, or none.
+
+    Raises:
+        DataError: the data can't be had.
+        StorageError: the folder can't be written, or holds something else.
+    """
+    if (found := records.find(spec)) is not None:
+        return found
+    with records.lock(spec, wait):
+        if (found := records.find(spec)) is not None:
+            return found
+        run = _Run(spec, records, make_task(spec, data or DataOptions(), pick_device(device)))
+        run.reports = [r for r in (report, _tensorboard(log, spec)) if r]
+        return run.finish(checkpoint_seconds)
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto``, ``cpu`` or ``cuda`` → a device.
+
+    Raises:
+        ValueError: an unknown name, or a GPU is asked for where there is none.
+    """
+    if name not in ("auto", "cpu") and not name.startswith("cuda"):
+        raise ValueError(f"unknown device {name!r}: choose auto, cpu or cuda")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("no CUDA device is available to PyTorch here; use --device cpu or auto")
+    return torch.device(name)
+
+
+class _Run:
+    """One training under way."""
+
+    def __init__(self, spec: Spec, records: Records, task: Task) -> None:
+        self.spec, self.records, self.task = spec, records, task
+        self.folder = records.path(spec)
+        self.checkpoint = self.folder / "checkpoint.safetensors"
+        self.reports: list[Report] = []
+        self.started = now()
+        model = task.model()
+        self.state = State(model, make_optimizer(spec, model))
+
+    def finish(self, checkpoint_seconds: float) -> Record:
+        """Resume if there is a checkpoint, train to the end, evaluate, save the Record."""
+        if self.checkpoint.is_file():
+            self.state.load(*load_checkpoint(self.checkpoint, self.spec))
+        status = self._train(checkpoint_seconds)
+        record = self._record(status)
+        self.records.save(record)
+        for name in ("checkpoint.safetensors", "state.json"):
+            (self.folder / name).unlink(missing_ok=True)
+        return record
+
+    def _train(self, checkpoint_seconds: float) -> str:
+        saved = time.monotonic()
+        while self.state.step < self.spec.iterations:
+            before = time.monotonic()
+            loss, error, steps = self._block()
+            took = time.monotonic() - before
+            self.state.seconds += took
+            if self._diverged(loss):
+                if not self._restart():
+                    return "diverged"
+                continue
+            self._note(loss, error, steps, took)
+            if time.monotonic() - saved >= checkpoint_seconds:
+                self._save()
+                saved = time.monotonic()
+        return "finished"
+
+    def _block(self) -> tuple[float, float, int]:
+        """Up to BLOCK steps without waiting for the device; then mean loss, mean error and their number."""
+        spec, state = self.spec, self.state
+        block, total = state.step // BLOCK, torch.zeros(2, device=self.task.device)
+        steps = min(BLOCK, spec.iterations - state.step)
+        for i, batch in enumerate(self.task.batches(block, state.restarts)):
+            if i == steps:
+                break
+            set_rates(spec, state.optimizer, state.step + i)
+            total += train_step(spec, self.task, state, batch)
+        state.step += steps
+        loss, error = (total / steps).tolist()
+        return loss, error, steps
+
+    def _diverged(self, loss: float) -> bool:
+        first = self.state.curve["loss"][0] if self.state.curve["loss"] else loss
+        return not loss <= EXPLOSION * max(first, 1e-3)  # also true for NaN
+
+    def _restart(self) -> bool:
+        """Go back to the last good checkpoint with new draws, if the spec still allows it."""
+        restarts = self.state.restarts + 1
+        if restarts > self.spec.restarts:
+            return False
+        fresh = self.task.model()
+        seconds = self.state.seconds
+        self.state = State(fresh, make_optimizer(self.spec, fresh))
+        if self.checkpoint.is_file():
+            self.state.load(*load_checkpoint(self.checkpoint, self.spec))
+        self.state.restarts, self.state.seconds = restarts, seconds
+        return True
+
+    def _note(self, loss: float, error: float, steps: int, took: float) -> None:
+        curve = self.state.curve
+        curve["step"].append(self.state.step)
+        curve["loss"].append(loss)
+        curve["error"].append(error)
+        progress = Progress(self.state.step, self.spec.iterations, error, steps / max(took, 1e-9))
+        _write_state(self.folder, progress)
+        for report in self.reports:
+            report(progress)
+
+    def _save(self) -> None:
+        s = self.state
+        meta = {"spec": self.spec.digest, "step": s.step, "restarts": s.restarts}
+        save_checkpoint(self.checkpoint, s.tensors(), {**meta, "seconds": s.seconds, "curve": s.curve})
+
+    def _record(self, status: str) -> Record:
+        facts = provenance(self.task.device)
+        facts |= {"seed": self.spec.seed, "started": self.started, "training_seconds": self.state.seconds}
+        facts |= {"steps": self.state.step, "restarts": self.state.restarts, "data": self.task.data}
+        metrics: dict[str, Any] = {}
+        if status == "finished":
+            before = time.monotonic()
+            metrics = self.task.evaluate(self.state.model.eval())  # type: ignore[arg-type]
+            facts["test_seconds"] = time.monotonic() - before
+        facts["finished"] = now()
+        weights = {k: v.detach().cpu() for k, v in self.state.model.state_dict().items()}
+        return Record(self.spec, status, metrics, self.state.curve, facts, weights)
+
+
+def train_step(spec: Spec, task: Task, state: State, batch: Any) -> Tensor:
+    """One step: forward, backward, update. Returns loss and error ``(2,)`` without waiting for the device."""
+    result = task.loss(state.model, batch)  # type: ignore[arg-type]
+    state.optimizer.zero_grad(set_to_none=True)
+    result.loss.backward()
+    if spec.clip:
+        parameters = state.optimizer.param_groups[0]["params"]
+        torch.nn.utils.clip_grad_norm_(parameters, spec.clip, foreach=True)
+    state.optimizer.step()
+    return torch.stack((result.loss.detach(), result.error))
+
+
+def make_optimizer(spec: Spec, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The spec's optimizer: the geometric predictor is its first group, the classifier its second."""
+    groups = [
+        {"params": [p for n, p in model.named_parameters() if n.startswith("transformer.")]},
+        {"params": [p for n, p in model.named_parameters() if n.startswith("classifier.")]},
+    ]
+    if spec.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=1.0, fused=True)
+    if spec.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=1.0, fused=True)
+    raise ValueError(f"unknown optimizer {spec.optimizer!r}: choose adam or sgd")
+
+
+def set_rates(spec: Spec, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Learning rates of both groups at a step."""
+    for group, base in zip(optimizer.param_groups, (spec.rate_predictor, spec.rate_classifier), strict=True):
+        group["lr"] = learning_rate(spec, base, step)
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """The last reported progress of a run under way, or None."""
+    try:
+        return dict(json.loads((folder / "state.json").read_text()))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_state(folder: Path, progress: Progress) -> None:
+    write_atomic(folder / "state.json", json.dumps(progress._asdict() | {"updated": time.time()}))
+
+
+def _tensorboard(log: Path | None, spec: Spec) -> Report | None:
+    if log is None:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise StorageError("a TensorBoard log needs `pip install tensorboard`") from error
+    writer = SummaryWriter(log / spec.key)
+
+    def report(progress: Progress) -> None:
+        writer.add_scalar("train/error", progress.error, progress.step)
+        writer.add_scalar("train/steps_per_second", progress.rate, progress.step)
+        writer.flush()
+
+    return report
