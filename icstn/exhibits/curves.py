@@ -1,0 +1,85 @@
+"""Figure 7: test error against the number of warp operations applied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from icstn.exhibits.theme import Theme, tag
+
+
+@dataclass(frozen=True)
+class ErrorCurve:
+    """Test error of one model after 0, 1, 2, … warp operations.
+
+    Args:
+        error: mean error for each number of operations, ``(operations + 1,)``; NaN leaves a gap.
+        trained: how many operations the model was trained with.
+        spread: standard deviation over seeds, of the same shape, if there are several.
+    """
+
+    error: np.ndarray
+    trained: int
+    spread: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.trained < len(self.error):
+            most = len(self.error) - 1
+            raise ValueError(f"the curve ends at {most} warp operations, before the trained {self.trained}")
+
+    @property
+    def best(self) -> int:
+        """The number of operations with the least error."""
+        return int(np.nanargmin(self.error))
+
+
+def figure_7(
+    theme: Theme, panels: Mapping[str, Mapping[str, ErrorCurve]], *, ylabel: str = "test error (pixels)"
+) -> Figure:
+    """Figure 7: a panel for each size of the perturbation, a curve a model, its dot at the trained number.
+
+    Args:
+        theme: colours.
+        panels: title of the panel → name of the model → its curve.
+        ylabel: what the error is, with its unit.
+    """
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    size = (8.6 if columns == 2 else 6.2, 2.9 * rows + 0.3 if columns == 2 else 3.9)
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for ax, (title, curves) in zip(axes.ravel(), panels.items(), strict=False):
+        _panel(ax, theme, title, curves)
+    for ax in axes.ravel()[len(panels) :]:
+        ax.set_visible(False)
+    for ax in axes[-1]:
+        ax.set_xlabel("warp operations applied")
+    for ax in axes[:, 0]:
+        ax.set_ylabel(ylabel)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+    return fig
+
+
+def _panel(ax: Axes, theme: Theme, title: str, curves: Mapping[str, ErrorCurve]) -> None:
+    for color, (name, curve) in zip(theme.cycle, curves.items(), strict=False):
+        steps = np.arange(len(curve.error))
+        tag(ax.plot(steps, curve.error, color=color, label=name)[0], f"{title} {name}")
+        dot = ax.plot(curve.trained, curve.error[curve.trained], "o", color=color, markersize=7)[0]
+        dot.set(markeredgecolor=theme.background, markeredgewidth=1.2, zorder=3)
+        tag(dot, f"{title} {name} trained")
+        if curve.spread is not None:
+            band = (np.maximum(curve.error - curve.spread, 1e-9), curve.error + curve.spread)
+            ax.fill_between(steps, *band, color=color, alpha=0.18, linewidth=0)
+    ax.set_yscale("log")
+    ax.set_title(title)
+    ax.grid(axis="y")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,212 @@
+"""Figures 8 to 11: rows of aligned images, and the mean and variance of aligned appearance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from icstn.exhibits.theme import Theme, tag
+
+
+def displayable(images: Float[Tensor, "n channels h w"]) -> Float[Tensor, "n channels h w"]:
+    """Images with any range, each stretched to [0, 1] by its own minimum and maximum.
+
+    For images that were standardised one by one; images already in [0, 1] need none of this.
+    """
+    low = images.amin((1, 2, 3), keepdim=True)
+    return (images - low) / (images.amax((1, 2, 3), keepdim=True) - low).clamp_min(1e-8)
+
+
+def strip(images: Float[Tensor, "n channels h w"], background: str, gap: int = 2) -> np.ndarray:
+    """Images side by side, ``gap`` pixels of background between them: ``(h, n·(w + gap) - gap, 3)``."""
+    n, _, h, w = images.shape
+    out = np.empty((h, n * (w + gap) - gap, 3))
+    out[:] = to_rgb(background)
+    for k, image in enumerate(images.detach().cpu().clamp(0, 1)):
+        out[:, k * (w + gap) : k * (w + gap) + w] = np.moveaxis(image.expand(3, h, w).numpy(), 0, -1)
+    return out
+
+
+def alignment_rows(
+    theme: Theme,
+    rows: Mapping[str, Float[Tensor, "n channels h w"]],
+    *,
+    apart: Sequence[str] = (),
+    titles: Sequence[str] = (),
+    tile: int | float = 0.62,
+) -> Figure:
+    """Figures 8 and 10: one column a sample, one row a step, images in [0, 1].
+
+    Args:
+        theme: colours.
+        rows: label of each row → its images, the same samples in each.
+        apart: labels of the rows that stand a little apart from the row above.
+        titles: what stands above the columns.
+        tile: side of an image in inches.
+
+    Raises:
+        ValueError: the rows do not have the same shape.
+    """
+    shapes = {label: tuple(images.shape) for label, images in rows.items()}
+    if len(set(shapes.values())) != 1:
+        raise ValueError(f"every row shows the same samples, so all have one shape; got {shapes}")
+    n, _, h, w = next(iter(shapes.values()))
+    width = tile * n + 1.5
+    fig = plt.figure(figsize=(width, (tile + 0.03) * len(rows) * h / w + 0.18 * len(apart) + 0.25))
+    fig.set_layout_engine("none")
+    top = fig.get_figheight() - 0.22
+    for label, images in rows.items():
+        top -= 0.18 if label in apart else 0
+        ax = _axes(fig, 1.42, top - tile * h / w, tile * n, tile * h / w)
+        top -= tile * h / w + 0.03
+        tag(ax.imshow(strip(images, theme.background), interpolation="none", aspect="auto"), label)
+        ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9, labelpad=6)
+    for k, title in enumerate(titles):
+        x = (1.42 + tile * (k + 0.5)) / width
+        fig.text(x, 1 - 0.11 / fig.get_figheight(), title, ha="center", va="center", fontsize=8)
+    return fig
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """Mean and variance of a set of aligned images, class by class.
+
+    Attributes:
+        mean: ``(classes, channels, h, w)``.
+        variance: ``(classes, channels, h, w)``, biased (divided by the number of images).
+        count: images of each class, ``(classes,)``.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
+    @property
+    def within(self) -> float:
+        """Variance of a pixel within its class, averaged over pixels, channels and images."""
+        weight = (self.count / self.count.sum()).view(-1, 1, 1, 1)
+        return float((weight * self.variance).sum(0).mean())
+
+    @property
+    def total(self) -> float:
+        """Variance of a pixel over all images, averaged over pixels and channels."""
+        weight = (self.count / self.count.sum()).view(-1, 1, 1, 1)
+        center = (weight * self.mean).sum(0)
+        return self.within + float((weight * (self.mean - center).square()).sum(0).mean())
+
+    @property
+    def unexplained(self) -> float:
+        """Share of the total variance that the class does not explain, 0 to 1.
+
+        A transformer that only dims or shrinks its images lowers :attr:`within`, but not this share.
+        """
+        return self.within / self.total
+
+    @property
+    def sharpness(self) -> float:
+        """RMS difference between neighbouring pixels of the class means, averaged over classes."""
+        dx = self.mean.diff(dim=-1).square().mean((1, 2, 3))
+        dy = self.mean.diff(dim=-2).square().mean((1, 2, 3))
+        return float((dx + dy).sqrt().mean())
+
+
+def appearance(
+    images: Float[Tensor, "n channels h w"], labels: Int[Tensor, " n"], classes: int | Sequence[int] = 10
+) -> Appearance:
+    """Mean and variance of the images of each class.
+
+    Args:
+        images: aligned images.
+        labels: class of each image.
+        classes: how many classes there are, or which ones to keep.
+
+    Raises:
+        ValueError: a class has no image.
+    """
+    kept = list(range(classes)) if isinstance(classes, int) else list(classes)
+    groups = [images[labels == c].double() for c in kept]
+    if empty := [c for c, group in zip(kept, groups, strict=True) if not len(group)]:
+        raise ValueError(f"there is no image of class {', '.join(map(str, empty))} to average")
+    return Appearance(
+        mean=torch.stack([g.mean(0) for g in groups]),
+        variance=torch.stack([g.var(0, correction=0) for g in groups]),
+        count=torch.tensor([len(g) for g in groups], dtype=torch.float64),
+    )
+
+
+def figure_9(theme: Theme, rows: Mapping[str, Appearance], *, tile: int | float = 0.4) -> Figure:
+    """Figure 9: mean (left) and variance (right) of each class, one row a model; grey images in [0, 1].
+
+    All variances share one color scale; the number beside a row is the variance within the classes,
+    and its share of the total variance.
+    """
+    first = next(iter(rows.values()))
+    classes, ceiling = len(first.mean), max(float(a.variance.max()) for a in rows.values())
+    width, height = 2 * tile * classes + 3.0, tile * len(rows) + 0.62
+    fig = plt.figure(figsize=(width, height))
+    fig.set_layout_engine("none")
+    span, colors = tile * classes, plt.get_cmap("magma")
+    for k, (label, stats) in enumerate(rows.items()):
+        bottom = height - 0.42 - tile * (k + 1)
+        left = _axes(fig, 1.15, bottom, span, tile - 0.03)
+        tag(left.imshow(strip(stats.mean.float(), theme.background, 1), aspect="auto"), f"mean {label}")
+        left.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9, labelpad=6)
+        right = _axes(fig, 1.15 + span + 0.15, bottom, span, tile - 0.03)
+        shown = colors((stats.variance.mean(1) / ceiling).clamp(0, 1).numpy())[..., :3]
+        strips = strip(torch.from_numpy(np.moveaxis(shown, -1, 1)).float(), theme.background, 1)
+        tag(right.imshow(strips, aspect="auto"), f"variance {label}")
+        note = f"{stats.within:.3f}   {stats.unexplained:.0%}"
+        tag(_text(fig, right, 1.03, 0.5, note, theme.ink, ha="left"), f"number {label}")
+    top = _axes(fig, 1.15, height - 0.42, 2 * span + 0.15, 0.42)
+    for x, text in ((0.25, "mean"), (0.75, "variance")):
+        _text(fig, top, x, 0.4, text, theme.ink)
+    _text(fig, top, 1.01, 0.45, "within class,\nshare of total", theme.muted, ha="left", size=8)
+    return fig
+
+
+def figure_11(
+    theme: Theme, rows: Mapping[str, Appearance], *, titles: Sequence[str] = (), tile: int | float = 0.75
+) -> Figure:
+    """Figure 11: mean aligned appearance, one column a class, one row a model.
+
+    The number beside a row is the sharpness of its means (:attr:`Appearance.sharpness`).
+    """
+    means = {label: stats.mean.float() for label, stats in rows.items()}
+    fig = alignment_rows(theme, means, titles=titles, tile=tile)
+    fig.set_figwidth(fig.get_figwidth() + 0.85)
+    factor = (fig.get_figwidth() - 0.85) / fig.get_figwidth()
+    for text in fig.texts:
+        text.set_x(text.get_position()[0] * factor)
+    for ax, (label, stats) in zip(fig.axes, rows.items(), strict=True):
+        box = ax.get_position()
+        ax.set_position((box.x0 * factor, box.y0, box.width * factor, box.height))
+        tag(
+            _text(fig, ax, 1.015, 0.5, f"{stats.sharpness:.4f}", theme.ink, ha="left", size=9),
+            f"number {label}",
+        )
+    _text(fig, fig.axes[0], 1.015, 1.1, "sharpness", theme.muted, ha="left", size=8)
+    return fig
+
+
+def _axes(fig: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Empty axes, measured in inches."""
+    w, h = fig.get_size_inches()
+    ax = fig.add_axes((left / w, bottom / h, width / w, height / h))
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def _text(
+    fig: Figure, ax: Axes, x: float, y: float, text: str, color: str, ha: str = "center", size: int = 9
+) -> plt.Text:
+    return ax.text(x, y, text, transform=ax.transAxes, ha=ha, va="center", fontsize=size, color=color)
