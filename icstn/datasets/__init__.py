@@ -3,6 +3,7 @@
 from icstn.datasets._gtsrb import gtsrb, gtsrb_or_stand_in
 from icstn.datasets._mnist import mnist
 from icstn.datasets.dataset import DataError, Dataset, UnavailableError, fingerprint
+from icstn.datasets.images import Scene, photograph, planar_frame, planar_scene
 from icstn.datasets.signs import SIGNS
 from icstn.datasets.standin import gtsrb_stand_in
 
@@ -10,10 +11,14 @@ __all__ = [
     "SIGNS",
     "DataError",
     "Dataset",
+    "Scene",
     "UnavailableError",
     "fingerprint",
     "gtsrb",
     "gtsrb_or_stand_in",
     "gtsrb_stand_in",
     "mnist",
+    "photograph",
+    "planar_frame",
+    "planar_scene",
 ]
