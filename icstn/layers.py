@@ -121,7 +121,7 @@ class Conv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """Same result as ``nn.Conv2d`` up to rounding; differentiable once."""
         plain = self.stride == (1, 1) and self.padding == (0, 0) and self.dilation == (1, 1)
-        if input.device.type != "cpu" or not plain or self.groups != 1:
+        if input.device.type != "cpu" or input.dim() != 4 or not plain or self.groups != 1:
             return super().forward(input)
         return _Convolution.apply(input, self.weight, self.bias)
 
