@@ -2,17 +2,24 @@
 
 from icstn.datasets._gtsrb import gtsrb, gtsrb_or_stand_in
 from icstn.datasets._mnist import mnist
+from icstn.datasets.cache import cache_dir
+from icstn.datasets.catalog import CREDITS, Credit, Status, fetch, status
 from icstn.datasets.dataset import DataError, Dataset, UnavailableError, fingerprint
 from icstn.datasets.images import Scene, photograph, planar_frame, planar_scene
 from icstn.datasets.signs import SIGNS
 from icstn.datasets.standin import gtsrb_stand_in
 
 __all__ = [
+    "CREDITS",
     "SIGNS",
+    "Credit",
     "DataError",
     "Dataset",
     "Scene",
+    "Status",
     "UnavailableError",
+    "cache_dir",
+    "fetch",
     "fingerprint",
     "gtsrb",
     "gtsrb_or_stand_in",
@@ -21,4 +28,5 @@ __all__ = [
     "photograph",
     "planar_frame",
     "planar_scene",
+    "status",
 ]

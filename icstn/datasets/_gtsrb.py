@@ -124,6 +124,13 @@ def _resolve(split: str, source: str | os.PathLike[str] | None, size: int) -> Co
     return load_dataset(_cache_path(split, size, official)) or _downloaded(split, tried)
 
 
+def locate(split: str, source: str | os.PathLike[str] | None = None) -> Copy | None:
+    """The copy that :func:`gtsrb` would read without a download, or ``None``."""
+    archives = [cache_dir("gtsrb") / name for name, _ in ARCHIVES[split]]
+    cached = Copy(split, *archives) if all(path.is_file() for path in archives) else None
+    return users_copy(split, source, []) or cached
+
+
 def users_copy(split: str, source: str | os.PathLike[str] | None, tried: list[str]) -> Copy | None:
     """The copy of a split below the folder ``source``, if there is one.
 

@@ -79,9 +79,19 @@ def locate(split: Split, source: str | os.PathLike[str] | None = None) -> Path |
     """The folder whose files :func:`mnist` would read without any download, or ``None``."""
     folders = [Path(source).expanduser() / s for s in SUBFOLDERS] if source is not None else []
     for folder in [*folders, cache_dir("mnist")]:
-        if all(_find(folder, name) for name, _, _ in FILES[split]):
+        if all(find(folder, name) for name, _, _ in FILES[split]):
             return folder
     return None
+
+
+def read_local(split: str, source: str | os.PathLike[str] | None = None) -> list[bytes]:
+    """The verified bytes of images and labels from the user's folder or the cache, without a download.
+
+    Raises:
+        DataError: they are missing or damaged.
+    """
+    found = _from_folder(split, source, []) if source is not None else None
+    return found or _cached(split, cache_dir("mnist"))
 
 
 def _dataset(split: str, raw: list[bytes]) -> Dataset:
@@ -95,14 +105,15 @@ def _from_folder(split: str, source: str | os.PathLike[str], tried: list[str]) -
     if not root.is_dir():
         raise DataError(f"the data folder {root} does not exist: name one that does, or none")
     for sub in SUBFOLDERS:
-        paths = [_find(root / sub, name) for name, _, _ in FILES[split]]
+        paths = [find(root / sub, name) for name, _, _ in FILES[split]]
         if any(paths):
             return [_verified_file(p, root / sub, f) for p, f in zip(paths, FILES[split], strict=True)]
     tried.append(f"{root}: no MNIST files there")
     return None
 
 
-def _find(folder: Path, name: str) -> Path | None:
+def find(folder: Path, name: str) -> Path | None:
+    """An official file in a folder, by either of its usual names, gzipped or not."""
     for stem in (name, name.replace("-idx", ".idx")):
         for path in (folder / stem, folder / f"{stem}.gz"):
             if path.is_file():
@@ -153,9 +164,9 @@ def _from_cache_or_network(split: str, tried: list[str]) -> list[bytes]:
 
 def _cached(split: str, folder: Path) -> list[bytes]:
     for name, _, _ in FILES[split]:
-        if not _find(folder, name):
+        if not find(folder, name):
             raise DataError(f"the cache {folder}: no {name} there")
-    return [_verified_file(_find(folder, file[0]), folder, file) for file in FILES[split]]
+    return [_verified_file(find(folder, file[0]), folder, file) for file in FILES[split]]
 
 
 def _wait(split: str, folder: Path) -> None:

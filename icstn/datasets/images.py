@@ -28,6 +28,7 @@ PHOTOGRAPHS = {
     "rocket": ("rocket.jpg", "Falcon 9, SpaceX, public domain"),
 }
 CAFFE_CAT = "caffe-cat"
+CAFFE_CAT_FILE = "caffe-cat.jpg"
 CAFFE_CAT_URL = "https://raw.githubusercontent.com/BVLC/caffe/master/examples/images/cat.jpg"
 
 #: Hand-labelled squares (left, top, right, bottom) in pixels of the photograph at its own size.
@@ -140,10 +141,11 @@ def _opened(name_or_path: str | os.PathLike[str]) -> Image:
     """The photograph in RGB."""
     from PIL import Image, ImageOps
 
-    path = _path(name_or_path)
+    path = path_of(name_or_path)
     try:
         with Image.open(path) as image:
             _check_size(path, image.size)
+            _check_depth(image)
             upright = ImageOps.exif_transpose(image)
             return _on_black(upright)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -167,7 +169,13 @@ def _check_size(path: Path, size: tuple[int, int]) -> None:
         )
 
 
-def _path(name_or_path: str | os.PathLike[str]) -> Path:
+def _check_depth(image: Image) -> None:
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"its pixels are of mode {image.mode}, not 8 bits a channel")
+
+
+def path_of(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file behind a name of :func:`photograph`, downloaded if need be."""
     name = os.fspath(name_or_path)
     if name in PHOTOGRAPHS:
         import skimage.data
@@ -182,7 +190,7 @@ def _path(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def _caffe_cat() -> Path:
-    path = cache_dir("images") / "caffe-cat.jpg"
+    path = cache_dir("images") / CAFFE_CAT_FILE
     if not path.is_file():
         with locked(path.parent):
             try:

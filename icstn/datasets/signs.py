@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Color = tuple[int, int, int]
 WHITE, BLACK, RED, BLUE = (245, 245, 242), (22, 22, 24), (190, 22, 32), (18, 78, 160)
 GRAY, YELLOW = (120, 120, 122), (246, 190, 20)
+#: Radius of a round plate in a picture whose sides are at ±1.
+RADIUS = 0.92
 
 
 @dataclass(frozen=True)
@@ -282,13 +284,13 @@ def draw_sign(sign: Sign, side: int) -> Image:
 
     Args:
         sign: the class.
-        side: width and height in pixels; the plate's circle of radius 1 fills 92 % of it.
+        side: width and height in pixels; the plate's circle takes up :data:`RADIUS` of it.
     """
     from PIL import Image, ImageDraw
 
     image = Image.new("RGBA", (side, side), (128, 128, 128, 0))
     pen, plate = ImageDraw.Draw(image), PLATES[sign.shape]
-    unit = 0.46 * side
+    unit = RADIUS * side / 2
     for outline, color in plate.layers:
         _draw_outline(pen, outline, color, side / 2, unit)
     for mark in sign.marks:

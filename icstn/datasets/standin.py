@@ -11,7 +11,7 @@ import torch
 
 from icstn.datasets.cache import cache_dir, cached_dataset
 from icstn.datasets.dataset import Dataset, check_split, fingerprint
-from icstn.datasets.signs import SIGNS, draw_sign
+from icstn.datasets.signs import RADIUS, SIGNS, draw_sign
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,7 +50,7 @@ def gtsrb_stand_in(
     count = COUNTS[split] if count is None else count
     if count < 1 or size < 8:
         raise ValueError(f"a stand-in needs at least one image of 8×8 pixels, got {count} of {size}×{size}")
-    name = f"{split}-{size}-{count}-seed{seed}-v1-pillow{PIL.__version__}.safetensors"
+    name = f"{split}-{size}-{count}-seed{seed}-v2-pillow{PIL.__version__}.safetensors"
     return cached_dataset(cache_dir("gtsrb-stand-in") / name, lambda: _render(split, seed, count, size))
 
 
@@ -92,7 +92,7 @@ def _scene(label: int, size: int, random: np.random.Generator) -> tuple[np.ndarr
 
 def _view(size: int, random: np.random.Generator) -> tuple[list[float], list[float]]:
     """Pillow's eight numbers from scene to plate pixels, and the plate's box in image pixels."""
-    half = 0.5 * size * random.uniform(0.76, 0.9)
+    half = 0.5 * size * random.uniform(0.8, 0.95)
     center = size / 2 + random.normal(0, 0.02 * size, 2)
     turn = math.radians(random.normal(0, 4))
     squeeze = random.uniform(0.88, 1.0)
@@ -101,7 +101,8 @@ def _view(size: int, random: np.random.Generator) -> tuple[list[float], list[flo
     forward = np.eye(3)
     forward[:2, :2] = half * rotation @ np.diag([squeeze, 1])
     forward[:2, 2], forward[2, :2] = center, tilt
-    corners = forward @ np.array([[-1, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]])
+    r = RADIUS
+    corners = forward @ np.array([[-r, r, r, -r], [-r, -r, r, r], [1, 1, 1, 1]])
     x, y = corners[:2] / corners[2] - 0.5
     to_plate = np.array([[1, 0, 1], [0, 1, 1], [0, 0, 2 / _PLATE_SIDE]]) / (2 / _PLATE_SIDE)
     m = to_plate @ np.linalg.inv(np.diag([2.0, 2.0, 1.0]) @ forward)

