@@ -1,0 +1,46 @@
+r"""Table 1 does not print its unit; from the size of the initial noise it can only be pixels.
+
+.. math::
+
+    \sqrt{\tfrac14 \textstyle\sum_{i} \|W(\mathbf{x}_i; \mathbf{p}) - \mathbf{x}_i\|^2} \text{
+    in pixels}, \quad \mathbf{x}_i \text{ the four corners}
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from icstn.experiments.paper import SIGMAS, TABLE_1
+
+SIZE = 50
+
+
+def initial_errors(sigma: float, n: int = 20_000) -> tuple[float, float]:
+    """Mean initial error in pixels (RMS corner distance) and as the L2 norm of p, drawn with numpy alone."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, sigma, (n, 4, 2)) + rng.normal(0, sigma, (n, 1, 2))
+    x = np.array([[-1, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1.0]])
+    p = np.linalg.pinv(x) @ (noise * 2 / SIZE)  # (n, 3, 2): the affine fit of the displacements
+    moved = x @ p * SIZE / 2
+    return float(np.sqrt(np.square(moved).sum(-1).mean(-1)).mean()), float(
+        np.linalg.norm(p, axis=(1, 2)).mean()
+    )
+
+
+def test_in_parameters_every_model_would_do_harm() -> None:
+    """Read as parameter-space L2 error, all printed errors of c-STN-1 exceed those before any alignment."""
+    for sigma, printed in zip(SIGMAS, TABLE_1["c-STN-1"], strict=True):
+        assert printed > 5 * initial_errors(sigma)[1]
+
+
+def test_in_pixels_every_model_helps() -> None:
+    """Read as pixels, every printed error is below the one before any alignment, and of its size."""
+    for column, sigma in enumerate(SIGMAS):
+        start = initial_errors(sigma)[0]
+        assert all(row[column] < start for row in TABLE_1.values())
+        assert TABLE_1["c-STN-1"][column] > 0.3 * start
+
+
+def test_in_normalised_units_the_boxes_would_leave_the_image() -> None:
+    """Read in units of half a template, c-STN-1 at σ = 10 would be off by more than four templates."""
+    assert TABLE_1["c-STN-1"][-1] / 2 > 4
