@@ -43,6 +43,7 @@ def alignment_rows(
     apart: Sequence[str] = (),
     titles: Sequence[str] = (),
     tile: int | float = 0.62,
+    remark: str = "",
 ) -> Figure:
     """Figures 8 and 10: one column a sample, one row a step, images in [0, 1].
 
@@ -52,6 +53,7 @@ def alignment_rows(
         apart: labels of the rows that stand a little apart from the row above.
         titles: what stands above the columns.
         tile: side of an image in inches.
+        remark: a warning to the reader that belongs on the figure itself.
 
     Raises:
         ValueError: the rows do not have the same shape.
@@ -61,7 +63,9 @@ def alignment_rows(
         raise ValueError(f"every row shows the same samples, so all have one shape; got {shapes}")
     n, _, h, w = next(iter(shapes.values()))
     width = tile * n + 1.5
-    fig = plt.figure(figsize=(width, (tile + 0.03) * len(rows) * h / w + 0.18 * len(apart) + 0.25))
+    fig = plt.figure(
+        figsize=(width, (tile + 0.03) * len(rows) * h / w + 0.18 * len(apart) + 0.25 + 0.2 * bool(remark))
+    )
     fig.set_layout_engine("none")
     top = fig.get_figheight() - 0.22
     for label, images in rows.items():
@@ -70,6 +74,8 @@ def alignment_rows(
         top -= tile * h / w + 0.03
         tag(ax.imshow(strip(images, theme.background), interpolation="none", aspect="auto"), label)
         ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9, labelpad=6)
+    if remark:
+        fig.text(0.5, 0.09 / fig.get_figheight(), remark, ha="center", va="center", color=theme.truth)
     for k, title in enumerate(titles):
         x = (1.42 + tile * (k + 0.5)) / width
         fig.text(x, 1 - 0.11 / fig.get_figheight(), title, ha="center", va="center", fontsize=8)
@@ -113,9 +119,14 @@ class Appearance:
 
     @property
     def sharpness(self) -> float:
-        """RMS difference between neighbouring pixels of the class means, averaged over classes."""
-        dx = self.mean.diff(dim=-1).square().mean((1, 2, 3))
-        dy = self.mean.diff(dim=-2).square().mean((1, 2, 3))
+        """RMS difference between neighbouring pixels of the class means, averaged over classes.
+
+        Taken over the central half of the images, which a black border does not reach.
+        """
+        h, w = self.mean.shape[-2:]
+        center = self.mean[..., h // 4 : h - h // 4, w // 4 : w - w // 4]
+        dx = center.diff(dim=-1).square().mean((1, 2, 3))
+        dy = center.diff(dim=-2).square().mean((1, 2, 3))
         return float((dx + dy).sqrt().mean())
 
 
@@ -144,13 +155,14 @@ def appearance(
 
 
 def figure_9(theme: Theme, rows: Mapping[str, Appearance], *, tile: int | float = 0.4) -> Figure:
-    """Figure 9: mean (left) and variance (right) of each class, one row a model; grey images in [0, 1].
+    """Figure 9: mean (left) and variance (right) of each class, one row a model; gray images in [0, 1].
 
-    All variances share one color scale; the number beside a row is the variance within the classes,
-    and its share of the total variance.
+    All means share one scale, and so do all variances; the numbers beside a row are the variance within
+    the classes, and its share of the total variance.
     """
     first = next(iter(rows.values()))
     classes, ceiling = len(first.mean), max(float(a.variance.max()) for a in rows.values())
+    brightest = max(float(a.mean.max()) for a in rows.values())
     width, height = 2 * tile * classes + 3.0, tile * len(rows) + 0.62
     fig = plt.figure(figsize=(width, height))
     fig.set_layout_engine("none")
@@ -158,7 +170,10 @@ def figure_9(theme: Theme, rows: Mapping[str, Appearance], *, tile: int | float 
     for k, (label, stats) in enumerate(rows.items()):
         bottom = height - 0.42 - tile * (k + 1)
         left = _axes(fig, 1.15, bottom, span, tile - 0.03)
-        tag(left.imshow(strip(stats.mean.float(), theme.background, 1), aspect="auto"), f"mean {label}")
+        tag(
+            left.imshow(strip((stats.mean / brightest).float(), theme.background, 1), aspect="auto"),
+            f"mean {label}",
+        )
         left.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9, labelpad=6)
         right = _axes(fig, 1.15 + span + 0.15, bottom, span, tile - 0.03)
         shown = colors((stats.variance.mean(1) / ceiling).clamp(0, 1).numpy())[..., :3]
@@ -174,14 +189,19 @@ def figure_9(theme: Theme, rows: Mapping[str, Appearance], *, tile: int | float 
 
 
 def figure_11(
-    theme: Theme, rows: Mapping[str, Appearance], *, titles: Sequence[str] = (), tile: int | float = 0.75
+    theme: Theme,
+    rows: Mapping[str, Appearance],
+    *,
+    titles: Sequence[str] = (),
+    tile: int | float = 0.75,
+    remark: str = "",
 ) -> Figure:
     """Figure 11: mean aligned appearance, one column a class, one row a model.
 
     The number beside a row is the sharpness of its means (:attr:`Appearance.sharpness`).
     """
     means = {label: stats.mean.float() for label, stats in rows.items()}
-    fig = alignment_rows(theme, means, titles=titles, tile=tile)
+    fig = alignment_rows(theme, means, titles=titles, tile=tile, remark=remark)
     fig.set_figwidth(fig.get_figwidth() + 0.85)
     factor = (fig.get_figwidth() - 0.85) / fig.get_figwidth()
     for text in fig.texts:

@@ -139,6 +139,7 @@ def planar(
     sigma: int | float,
     warp: Warp | str = affine,
     boxes: int = 6,
+    photo: tuple[Tensor, Frame] | None = None,
 ) -> Planar:
     """Arrays of Figure 6.
 
@@ -149,12 +150,14 @@ def planar(
         sigma: what p was drawn with, in template pixels.
         warp: family of p.
         boxes: how many of them to draw on the photograph.
+        photo: the photograph and frame to draw, if finer ones than those that are sampled.
     """
     warp = family(warp)
+    drawn, place = photo or (image, frame)
     return Planar(
-        image=pixels(image[0]),
-        truth=outline(torch.zeros_like(p[0]), frame, warp),
-        boxes=np.stack([outline(q, frame, warp) for q in p[:boxes]]),
+        image=pixels(drawn[0]),
+        truth=outline(torch.zeros_like(p[0]), place, warp),
+        boxes=np.stack([outline(q, place, warp) for q in p[:boxes]]),
         samples=np.stack([pixels(crop) for crop in sample(image, p, frame, warp)]),
         sigma=sigma,
     )

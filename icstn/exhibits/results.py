@@ -47,7 +47,16 @@ def obtain(
         SpecError, DataError, StorageError, ExhibitError: a parameter is no good; the message says which.
     """
     specs = cells(experiment, preset, seed_list(seeds), models)
-    return ensure(specs, open_records(records), device=device, data=DataOptions(data))
+    return ensure(specs, open_records(records), device=device, data=data_options(data))
+
+
+def data_options(data: str | None) -> DataOptions:
+    """The notebooks' parameter ``data``: a folder, None, or ``"stand-in"`` for rendered traffic signs."""
+    return DataOptions(None, True) if data == "stand-in" else DataOptions(data)
+
+
+#: What a figure of the stand-in says on its face.
+STAND_IN = "rendered stand-in, not GTSRB"
 
 
 def seed_list(seeds: int | str | Sequence[int]) -> list[int]:
@@ -175,13 +184,19 @@ def appearances(
     labels = task.test.labels[: items or None]
     index = torch.isin(labels, torch.tensor(list(classes))).nonzero().flatten()
     first = next(iter(records.values()))
-    rows = {"initial": _chunks(task, first, index, which=0)}
-    rows |= {label: _chunks(task, record, index, which=-1) for label, record in records.items()}
+    rows = {"initial": initial(task, first, index)}
+    rows |= {label: _aligned(task, record, index) for label, record in records.items()}
     return {label: appearance(images, labels[index], classes) for label, images in rows.items()}
 
 
-def _chunks(task: Classification, record: Record, index: Tensor, which: int) -> Tensor:
-    return torch.cat([steps(task, record, part.tolist())[which] for part in index.split(500)])
+def initial(task: Classification, record: Record, index: Tensor) -> Tensor:
+    """The perturbed test images before any alignment, in [0, 1]."""
+    p = task.test_warps(len(task.test), 0)[index].cpu()
+    return sample(task.test.images[index].float() / 255, p, task.frame, record.spec.warp)
+
+
+def _aligned(task: Classification, record: Record, index: Tensor) -> Tensor:
+    return torch.cat([steps(task, record, part.tolist())[-1] for part in index.split(250)])
 
 
 def kept(
