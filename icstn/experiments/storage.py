@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from icstn.experiments.spec import Spec
+from icstn.experiments.spec import Spec, SpecError
 
 #: Version of the layout of Records and checkpoints.
 SCHEMA = 1
@@ -130,14 +130,31 @@ class Records:
         path = self.path(spec)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(path / "lock", timeout=wait):
-                yield
+            held = filelock.FileLock(path / "lock", timeout=wait)
+            held.acquire()
         except filelock.Timeout as error:
             raise StorageError(f"another process is training {spec.key}; wait for it or stop it") from error
         except OSError as error:
             raise StorageError(
                 f"cannot write Records to {path} ({error}); choose another --records"
             ) from error
+        try:
+            yield
+        finally:
+            if (path / "record.json").is_file():  # whoever waits for the lock finds the Record
+                (path / "lock").unlink(missing_ok=True)
+            held.release()
+
+    def locked(self, spec: Spec) -> bool:
+        """Whether a process holds the run's lock."""
+        path = self.path(spec) / "lock"
+        if not path.is_file():
+            return False
+        try:
+            with filelock.FileLock(path, timeout=0):
+                return False
+        except filelock.Timeout:
+            return True
 
 
 def default_folder() -> Path:
@@ -171,7 +188,10 @@ def load_record(folder: Path, spec: Spec | None = None) -> Record:
         StorageError: truncated, tampered with, of another schema, or of another spec.
     """
     content = _unsealed(folder / "record.json")
-    record_spec = Spec.from_dict(content["spec"])
+    try:
+        record_spec = Spec.from_dict(content["spec"])
+    except SpecError as error:
+        raise StorageError(f"{folder}/record.json is of another version: {error}") from error
     if spec is not None and record_spec != spec:
         raise StorageError(f"{folder} holds a Record of another spec ({record_spec.key}); move it away")
     weights = _read(folder / "weights.safetensors")
@@ -206,10 +226,10 @@ def load_checkpoint(path: Path, spec: Spec) -> tuple[dict[str, Tensor], dict[str
         tensors = safetensors.torch.load(data)
         size = int.from_bytes(data[:8], "little")
         seal = json.loads(data[8 : 8 + size])["__metadata__"]
-        meta = json.loads(seal["meta"])
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        meta, digest = json.loads(seal["meta"]), seal["sha256"]
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{path} is truncated or no checkpoint; delete it to start afresh") from error
-    if seal["sha256"] != _tensor_digest(tensors, seal["meta"]):
+    if digest != _tensor_digest(tensors, seal["meta"]):
         raise StorageError(f"{path} does not match its checksum; delete it to start afresh")
     _check_schema(meta, path)
     if meta.get("spec") != spec.digest:
@@ -257,7 +277,7 @@ def _unsealed(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(_read(path))
         seal = content.pop("sha256")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{path} is truncated or no Record; delete its folder and run again") from error
     body = json.dumps(content, sort_keys=True, ensure_ascii=False, indent=1)
     if hashlib.sha256(body.encode()).hexdigest() != seal:

@@ -2,15 +2,19 @@
 
 Everything a step depends on is either in the checkpoint (weights, optimizer state, step, curve, restarts)
 or a pure function of the Spec and the step (draws, learning rates), so that a resumed run and an
-uninterrupted one end in the same bits on the same CPU with the same number of threads.
+uninterrupted one end in the same bits on the same CPU with the same number of threads. Checkpoints are
+written by the clock, but a diverged run goes back to one that was written at a fixed step
+(:data:`MILESTONE`), so that it goes back to the same place however often it was killed.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +35,9 @@ from icstn.experiments.tasks import BLOCK, DataOptions, Task, make_task
 
 #: A run whose mean loss over a block is this many times that of its first block has diverged.
 EXPLOSION = 100.0
+
+#: Steps between the checkpoints that a diverged run goes back to.
+MILESTONE = 10 * BLOCK
 
 
 class Progress(NamedTuple):
@@ -143,6 +150,8 @@ class _Run:
         self.spec, self.records, self.task = spec, records, task
         self.folder = records.path(spec)
         self.checkpoint = self.folder / "checkpoint.safetensors"
+        self.milestone = self.folder / "milestone.safetensors"
+        self.shown = 0.0
         self.reports: list[Report] = []
         self.started = now()
         model = task.model()
@@ -150,13 +159,15 @@ class _Run:
 
     def finish(self, checkpoint_seconds: float) -> Record:
         """Resume if there is a checkpoint, train to the end, evaluate, save the Record."""
+        for left in self.folder.glob(".*.tmp"):  # of a process that was killed while writing
+            left.unlink(missing_ok=True)
         if self.checkpoint.is_file():
             self.state.load(*load_checkpoint(self.checkpoint, self.spec))
         status = self._train(checkpoint_seconds)
         record = self._record(status)
         self.records.save(record)
-        for name in ("checkpoint.safetensors", "state.json"):
-            (self.folder / name).unlink(missing_ok=True)
+        for path in (self.checkpoint, self.milestone, self.folder / "state.json"):
+            path.unlink(missing_ok=True)
         return record
 
     def _train(self, checkpoint_seconds: float) -> str:
@@ -171,8 +182,10 @@ class _Run:
                     return "diverged"
                 continue
             self._note(loss, error, steps, took)
+            if self.spec.restarts and self.state.step % MILESTONE == 0:
+                self._save(self.milestone)
             if time.monotonic() - saved >= checkpoint_seconds:
-                self._save()
+                self._save(self.checkpoint)
                 saved = time.monotonic()
         return "finished"
 
@@ -187,6 +200,7 @@ class _Run:
             set_rates(spec, state.optimizer, state.step + i)
             total += train_step(spec, self.task, state, batch)
         state.step += steps
+        total[0] += sum(0 * p.detach().sum() for p in state.model.parameters())  # NaN if any weight is
         loss, error = (total / steps).tolist()
         return loss, error, steps
 
@@ -195,16 +209,16 @@ class _Run:
         return not loss <= EXPLOSION * max(first, 1e-3)  # also true for NaN
 
     def _restart(self) -> bool:
-        """Go back to the last good checkpoint with new draws, if the spec still allows it."""
-        restarts = self.state.restarts + 1
+        """Go back to the last milestone (or the start) with new draws, if the spec still allows it."""
+        restarts, seconds = self.state.restarts + 1, self.state.seconds
         if restarts > self.spec.restarts:
             return False
         fresh = self.task.model()
-        seconds = self.state.seconds
         self.state = State(fresh, make_optimizer(self.spec, fresh))
-        if self.checkpoint.is_file():
-            self.state.load(*load_checkpoint(self.checkpoint, self.spec))
+        if self.milestone.is_file():
+            self.state.load(*load_checkpoint(self.milestone, self.spec))
         self.state.restarts, self.state.seconds = restarts, seconds
+        self._save(self.checkpoint)  # at once: what is resumed from here on knows of this restart
         return True
 
     def _note(self, loss: float, error: float, steps: int, took: float) -> None:
@@ -213,14 +227,16 @@ class _Run:
         curve["loss"].append(loss)
         curve["error"].append(error)
         progress = Progress(self.state.step, self.spec.iterations, error, steps / max(took, 1e-9))
-        _write_state(self.folder, progress)
+        if time.monotonic() - self.shown >= 1:
+            _write_state(self.folder, self.spec, progress)
+            self.shown = time.monotonic()
         for report in self.reports:
             report(progress)
 
-    def _save(self) -> None:
+    def _save(self, path: Path) -> None:
         s = self.state
         meta = {"spec": self.spec.digest, "step": s.step, "restarts": s.restarts}
-        save_checkpoint(self.checkpoint, s.tensors(), {**meta, "seconds": s.seconds, "curve": s.curve})
+        save_checkpoint(path, s.tensors(), {**meta, "seconds": s.seconds, "curve": s.curve})
 
     def _record(self, status: str) -> Record:
         facts = provenance(self.task.device)
@@ -275,8 +291,9 @@ def read_state(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _write_state(folder: Path, progress: Progress) -> None:
-    write_atomic(folder / "state.json", json.dumps(progress._asdict() | {"updated": time.time()}))
+def _write_state(folder: Path, spec: Spec, progress: Progress) -> None:
+    who = {"updated": time.time(), "host": platform.node(), "process": os.getpid(), "spec": asdict(spec)}
+    write_atomic(folder / "state.json", json.dumps(progress._asdict() | who))
 
 
 def _tensorboard(log: Path | None, spec: Spec) -> Report | None:

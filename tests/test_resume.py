@@ -1,0 +1,150 @@
+"""A training process is killed with SIGKILL, again and again, and leaves what an unkilled one leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import runs
+
+from icstn.experiments import Record, Records, training
+
+ADAM = {"iterations": 450}
+SGD = {"iterations": 450, "optimizer": "sgd", "schedule": "constant", "rate_predictor": 1e-4, "side": "image"}
+#: Diverges in its first block whatever it draws, and is restarted twice.
+WILD = {"iterations": 300, "optimizer": "sgd", "rate_classifier": 1e25, "restarts": 2}
+
+
+def start(folder: Path, model: str, changes: dict, die: str = "") -> subprocess.Popen[str]:
+    command = [sys.executable, runs.__file__, str(folder), model, json.dumps(changes), die]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def train_through(folder: Path, model: str, changes: dict, deaths: list[str | float]) -> tuple[Record, int]:
+    """Start, die, start again …; a float is seconds after the first step, a string a place to die in."""
+    died = 0
+    for death in deaths:
+        process = start(folder, model, changes, death if isinstance(death, str) else "")
+        assert process.stdout is not None
+        assert process.stdout.readline() == "training\n"
+        if isinstance(death, float):
+            time.sleep(death)
+            process.kill()
+        process.communicate()
+        died += process.returncode == -9
+    process = start(folder, model, changes)
+    process.communicate()
+    assert process.returncode == 0
+    found = Records(folder).find(runs.small_spec(model, **changes))
+    assert found is not None
+    return found, died
+
+
+def same_bits(a: Record, b: Record, folders: tuple[Path, Path]) -> None:
+    names = [folder / a.spec.key / "weights.safetensors" for folder in folders]
+    assert names[0].read_bytes() == names[1].read_bytes()
+    assert a.curve == b.curve
+    assert a.metrics == b.metrics
+    assert (a.status, a.provenance["restarts"]) == (b.status, b.provenance["restarts"])
+
+
+def check(tmp_path: Path, model: str, changes: dict, deaths: list[str | float], least: int) -> None:
+    before = time.monotonic()
+    whole, _ = train_through(tmp_path / "whole", model, changes, [])
+    took = time.monotonic() - before
+    scaled = [d * took if isinstance(d, float) else d for d in deaths]
+    killed, died = train_through(tmp_path / "killed", model, changes, scaled)
+    assert died >= least
+    same_bits(whole, killed, (tmp_path / "whole", tmp_path / "killed"))
+    assert sorted(p.name for p in (tmp_path / "killed" / whole.spec.key).iterdir()) == [
+        "record.json",
+        "weights.safetensors",
+    ]
+
+
+@pytest.mark.slow
+def test_killed_three_times(tmp_path: Path) -> None:
+    """Once while a checkpoint is written but not yet in place, once at any time, once between two renames."""
+    check(tmp_path, "IC-STN-2(b)", ADAM, ["fsync:3", random.uniform(0.0, 0.3), "replace:4"], 2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [("IC-STN-4(a)", ADAM), ("c-STN-2(a)", ADAM), ("CNN(a)", ADAM), ("STN(b)", SGD), ("IC-STN-2(b)", WILD)],
+    ids=["IC-STN-4(a)", "c-STN-2(a)", "CNN(a)", "STN(b)-sgd", "diverging"],
+)
+def test_killed_again_and_again(tmp_path: Path, model: str, changes: dict) -> None:
+    """Eight deaths each at random moments, some of them inside a write: forty in all."""
+    chance = random.Random()
+    deaths: list[str | float] = [chance.uniform(0.0, 0.5) for _ in range(4)]
+    deaths += [f"{chance.choice(['fsync', 'replace'])}:{chance.randint(1, 4)}" for _ in range(4)]
+    chance.shuffle(deaths)
+    print(model, deaths)
+    check(tmp_path, model, changes, deaths, 4)
+
+
+def test_divergence_is_recorded_and_restarted(tmp_path: Path) -> None:
+    """Each restart draws anew from the last milestone; when none is left the run stops as diverged."""
+    record = runs.train(runs.small_spec(**WILD), tmp_path)
+    assert record.status == "diverged"
+    assert record.provenance["restarts"] == 2
+    assert record.metrics == {}
+    assert record.test_error != record.test_error
+    again = Records(tmp_path).find(record.spec)
+    assert again == record
+
+
+def test_without_restarts_divergence_ends_the_run(tmp_path: Path) -> None:
+    record = runs.train(runs.small_spec(**{**WILD, "restarts": 0}), tmp_path)
+    assert (record.status, record.provenance["restarts"]) == ("diverged", 0)
+
+
+def test_goes_on_from_the_last_milestone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that blows up once goes back to its last milestone, not to the start, and finishes."""
+    spec, calls = runs.small_spec(iterations=400, restarts=1), []
+    monkeypatch.setattr(training, "MILESTONE", 200)
+    original = runs.Classification.batches
+
+    def batches(task, block: int, restart: int = 0):
+        calls.append((block, restart))
+        for batch in original(task, block, restart):
+            yield batch._replace(image=batch.image * float("nan")) if (block, restart) == (3, 0) else batch
+
+    monkeypatch.setattr(runs.Classification, "batches", batches)
+    record = runs.train(spec, tmp_path)
+    assert (record.status, record.provenance["restarts"]) == ("finished", 1)
+    assert calls == [(0, 0), (1, 0), (2, 0), (3, 0), (2, 1), (3, 1)]
+    assert record.curve["step"] == [100, 200, 300, 400]
+
+
+def test_weights_that_blow_up_in_a_blocks_last_step_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of the last step is finite, the weights after it are not: no checkpoint may hold them."""
+    original, steps = training.train_step, []
+
+    def step(spec, task, state, batch):
+        steps.append(0)
+        result = original(spec, task, state, batch)
+        if len(steps) == 200:
+            next(state.model.parameters()).data[0] = float("inf")
+        return result
+
+    monkeypatch.setattr(training, "train_step", step)
+    record = runs.train(runs.small_spec(iterations=300), tmp_path)
+    assert record.status == "diverged"
+    assert record.curve["step"] == [100]
+
+
+def test_returns_the_record_that_is_there(tmp_path: Path) -> None:
+    spec = runs.small_spec(iterations=5)
+    first = runs.train(spec, tmp_path)
+    assert runs.train(spec, tmp_path) == first
