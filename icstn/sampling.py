@@ -98,11 +98,14 @@ def warp_grid(
     """
     m = _to_image(frame, image_size, p) @ warp.matrix(p)
     gx, gy = frame.axes(p)
+    if not warp.projective:
+        columns = m[:, None, :2, 0] * gx[:, None] + m[:, None, :2, 2]  # (batch, width, 2)
+        rows = m[:, None, :2, 1].expand_as(columns)
+        flat = torch.addcmul(columns.reshape(len(p), 1, -1), gy[:, None], rows.reshape(len(p), 1, -1))
+        return flat.unflatten(2, (frame.width, 2))
     # (batch, 3, height, width) without ever forming the homogeneous points
     h = m[:, :, 0, None, None] * gx + (m[:, :, 1, None] * gy + m[:, :, 2, None]).unsqueeze(-1)
-    if warp.projective:
-        return (h[:, :2] / off_horizon(h[:, 2:])).permute(0, 2, 3, 1)
-    return h[:, :2].permute(0, 2, 3, 1)
+    return (h[:, :2] / off_horizon(h[:, 2:])).permute(0, 2, 3, 1)
 
 
 def sample(
@@ -144,8 +147,13 @@ def sample(
     height, width = image.shape[-2:]
     frame = frame or Frame.full(height, width)
     grid = warp_grid(p, frame, warp, (height, width))
-    if len(image) != len(p):
-        image = image.expand(len(p), -1, -1, -1)
+    if len(image) == 1:  # all warps side by side in one tall grid: the image is not copied for each
+        out = _grid_sample(image, grid.flatten(0, 1).unsqueeze(0))
+        return out[0].unflatten(1, (len(p), frame.height)).transpose(0, 1)
+    return _grid_sample(image, grid)
+
+
+def _grid_sample(image: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 

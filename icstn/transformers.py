@@ -152,8 +152,8 @@ class STN(Transformer):
         return Alignment(crop, warps)
 
 
-class _Compositional(Transformer):
-    """The loop of Fig. 4: sample at p, predict Δp, compose; the image is resampled from its source."""
+class Compositional(Transformer):
+    """What c-STN and IC-STN share, the loop of Fig. 4: sample the source image at p, predict Δp, compose."""
 
     def __init__(self, warp: Warp | str, frame: Frame | None, side: Side) -> None:
         super().__init__(warp, frame)
@@ -163,18 +163,23 @@ class _Compositional(Transformer):
 
     def run(self, image: Tensor, p: Tensor, frame: Frame, n: int) -> Alignment:
         """Compose n predicted updates onto p, then sample the source image once more."""
+        warps = self.warps(image, p, frame, n)
+        return Alignment(sample(image, warps[-1], frame, self.warp), warps)
+
+    def warps(self, image: Tensor, p: Tensor, frame: Frame, n: int) -> list[Tensor]:
+        """The warps alone, without the last sampling: what pure alignment needs."""
         warps = [p]
         for step in range(n):
             crop = sample(image, warps[-1], frame, self.warp)
             warps.append(self.compose(warps[-1], self.update(step, crop)))
-        return Alignment(sample(image, warps[-1], frame, self.warp), warps)
+        return warps
 
     def compose(self, p: Tensor, dp: Tensor) -> Tensor:
         """The new warp; unchecked, since a check would wait for the GPU at each step."""
         return self.warp.compose(p, dp, side=self.side, check=False)
 
 
-class CompositionalSTN(_Compositional):
+class CompositionalSTN(Compositional):
     """c-STN (Sec. 4.1): N geometric predictors, each with its own parameters; warp parameters are passed on.
 
     Args:
@@ -209,7 +214,7 @@ class CompositionalSTN(_Compositional):
             raise ValueError(f"a c-STN with {self.operations} predictors cannot apply {n} warp operations")
 
 
-class ICSTN(_Compositional):
+class ICSTN(Compositional):
     """IC-STN (Sec. 4.2): one geometric predictor, applied N times; N may differ from training.
 
     Args:

@@ -9,7 +9,7 @@ from icstn import networks, warps
 from icstn.experiments.spec import Spec
 from icstn.networks import Architecture
 from icstn.sampling import Frame, sample
-from icstn.transformers import ICSTN, STN, Alignment, CompositionalSTN, Transformer
+from icstn.transformers import ICSTN, STN, Alignment, Compositional, CompositionalSTN, Transformer
 
 
 class Model(nn.Module):
@@ -39,8 +39,16 @@ class Model(nn.Module):
 
     def forward(self, image: Tensor, p: Tensor) -> Tensor:
         """Logits ``(batch, classes)``, or without a classifier the final warps ``(batch, k)``."""
-        alignment = self.align(image, p)
-        return alignment.warps[-1] if self.classifier is None else self.classifier(alignment.image)
+        if self.classifier is not None:
+            return self.classifier(self.align(image, p).image)
+        return self.warps(image, p)[-1]
+
+    def warps(self, image: Tensor, p: Tensor, n: int | None = None) -> list[Tensor]:
+        """The warps before the first and after each warp operation."""
+        t = self.transformer
+        if isinstance(t, Compositional):
+            return t.warps(image, p, self.frame, t.operations if n is None else n)
+        return self.align(image, p, n).warps
 
 
 def build_model(spec: Spec, frame: Frame, channels: int) -> Model:

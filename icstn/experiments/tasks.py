@@ -246,13 +246,11 @@ class Planar(Task):
 
 def _reapply(model: Model, image: Tensor, p: Tensor, n: int) -> list[Tensor]:
     """All warps of n operations, applying a one-step predictor again and again, in chunks."""
-    transformer = model.transformer
-    assert transformer is not None
     chunks = []
     for part in p.split(1000):
         warps = [part]
         for _ in range(n):
-            warps.append(transformer(image, warps[-1], n=1, return_warps=True).warps[-1])
+            warps.append(model.warps(image, warps[-1], 1)[-1])
         chunks.append(torch.stack(warps))
     return list(torch.cat(chunks, 1))
 
@@ -284,8 +282,8 @@ def make_task(spec: Spec, data: DataOptions, device: torch.device | str) -> Task
     """
     device = torch.device(device)
     if spec.experiment == "table_1":
-        image = datasets.photograph(spec.image).mean(1, keepdim=True)
-        return Planar(spec, image, datasets.planar_frame(spec.image), device)
+        scene = datasets.planar_scene(spec.image, gray=True)
+        return Planar(spec, scene.image, scene.frame, device)
     if spec.experiment == "table_2":
         train, test = datasets.mnist("train", data.folder), datasets.mnist("test", data.folder)
         return Classification(spec, train, test, Frame.full(28, 28), device, standardize=False)
