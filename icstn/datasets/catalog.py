@@ -10,7 +10,7 @@ from typing import Literal
 
 from icstn.datasets import _gtsrb, _mnist, images
 from icstn.datasets.cache import cache_dir, md5_of
-from icstn.datasets.dataset import DataError
+from icstn.datasets.dataset import DataError, UnavailableError
 
 Source = str | os.PathLike[str] | None
 SPLITS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
@@ -121,7 +121,10 @@ def _gtsrb_status(source: Source) -> Status:
 
 
 def _chelsea_status(source: Source) -> Status:
-    path = images.path_of("chelsea")
+    try:
+        path = images.path_of("chelsea")
+    except UnavailableError:
+        return _missing("chelsea")
     return Status("chelsea", path, "–", _bytes(path), CREDITS["chelsea"])
 
 

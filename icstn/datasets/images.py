@@ -60,7 +60,8 @@ def photograph(
     """A photograph as ``(1, 3, H, W)`` float32 in [0, 1], or ``(1, 1, H, W)`` in gray.
 
     Args:
-        name_or_path: one of :data:`PHOTOGRAPHS`; ``"caffe-cat"``, the image of the paper, downloaded
+        name_or_path: ``"chelsea"``, ``"astronaut"``, ``"camera"``, ``"coffee"`` or ``"rocket"``, which come
+            inside scikit-image; ``"caffe-cat"``, the image of the paper, downloaded
             once from Caffe's repository; or the path of an image file (upright as its EXIF tag says,
             transparent pixels on black).
         gray: luma instead of color.
@@ -178,15 +179,23 @@ def path_of(name_or_path: str | os.PathLike[str]) -> Path:
     """The file behind a name of :func:`photograph`, downloaded if need be."""
     name = os.fspath(name_or_path)
     if name in PHOTOGRAPHS:
-        import skimage.data
-
-        return Path(skimage.data.__file__).parent / PHOTOGRAPHS[name][0]
+        return _scikit_image_folder() / PHOTOGRAPHS[name][0]
     if name == CAFFE_CAT:
         return _caffe_cat()
     path = Path(name).expanduser()
     if not path.is_file():
         raise DataError(f"there is no photograph {name!r}: name an image file or one of {', '.join(NAMES)}")
     return path
+
+
+def _scikit_image_folder() -> Path:
+    try:
+        import skimage.data
+    except ImportError:
+        raise UnavailableError(
+            "this photograph comes inside scikit-image: install that, or name an image file of your own"
+        ) from None
+    return Path(skimage.data.__file__).parent
 
 
 def _caffe_cat() -> Path:

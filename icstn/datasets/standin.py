@@ -30,7 +30,7 @@ def gtsrb_stand_in(
 ) -> Dataset:
     """Rendered images of the shape and the classes of GTSRB, for where GTSRB can't be had.
 
-    Each image is a plate (:mod:`icstn.datasets.signs`) seen slightly from the side, on a cluttered
+    Each image is a plate (``icstn.datasets.signs``) seen slightly from the side, on a cluttered
     background, under random light, out of focus or in motion, at a random resolution. The same
     arguments give the same images (with the same version of Pillow); the two splits share none.
 
