@@ -42,12 +42,12 @@ def ensure(
         log: folder for TensorBoard event files.
 
     Raises:
-        DataError, StorageError: see :func:`~icstn.experiments.training.train`. What was finished by then stays.
+        DataError, StorageError: as in training; what was finished by then stays.
     """
     missing = sorted({s for s in specs if records.find(s) is None}, key=cost, reverse=True)
     if missing:
         n = min(workers or default_workers(device), len(missing))
-        with _bar(missing, records, progress) as bar:
+        with _Bar(missing, records, progress) as bar:
             _run(missing, records, bar, n, device=device, data=data or DataOptions(), log=log)
     found = [records.find(s) for s in specs]
     return [record for record in found if record is not None]
