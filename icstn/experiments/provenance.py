@@ -20,13 +20,19 @@ PACKAGES = ("icstn", "torch", "numpy", "safetensors")
 def provenance(device: torch.device) -> dict[str, Any]:
     """Facts about this process, as JSON-able values."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]]),
+        "command": _command(),
         "commit": commit(),
         "versions": {"python": platform.python_version(), **_versions()},
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def _command() -> str:
+    program = Path(sys.argv[0]).name
+    program = "icstn" if program == "__main__.py" else program or "python"
+    return shlex.join([program, *sys.argv[1:]])
 
 
 def commit() -> str:

@@ -44,6 +44,8 @@ def ensure(
     Raises:
         DataError, StorageError: as in training; what was finished by then stays.
     """
+    if data is not None and data.stand_in:
+        records = records.stand_in()
     missing = sorted({s for s in specs if records.find(s) is None}, key=cost, reverse=True)
     if missing:
         n = min(workers or default_workers(device), len(missing))

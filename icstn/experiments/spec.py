@@ -146,7 +146,7 @@ def cells(
     wanted = [m for m in rows if models is None or m in models]
     sigmas = paper.SIGMAS if experiment == "table_1" else (3.5,)
     made = (_cell(experiment, m, preset, s, x) for s in seeds for m in wanted for x in sigmas)
-    return [replace(spec, **changes) if changes else spec for spec in made]
+    return [_changed(spec, changes) for spec in made]
 
 
 def cost(spec: Spec) -> float:
@@ -182,8 +182,8 @@ _ADAM = {"optimizer": "adam", "schedule": "cosine", "side": "template"}
 _SGD = {"optimizer": "sgd", "schedule": "constant", "side": "image"}
 
 _RECIPES: dict[tuple[str, str], dict[str, Any]] = {
-    ("table_1", "smoke"): _ADAM | {"iterations": 100, "test_items": 100, "rate_predictor": 1e-3},
-    ("table_1", "quick"): _ADAM | {"iterations": 4000, "test_items": 2000, "rate_predictor": 1e-3},
+    ("table_1", "smoke"): _ADAM | {"iterations": 100, "test_items": 100, "rate_predictor": 1e-5},
+    ("table_1", "quick"): _ADAM | {"iterations": 1000, "test_items": 2000, "rate_predictor": 1e-5},
     ("table_1", "full"): _ADAM | {"iterations": 100_000, "test_items": 10_000, "rate_predictor": 1e-3},
     ("table_1", "paper"): _SGD | {"iterations": 200_000, "test_items": 10_000, "rate_predictor": 1e-4},
     ("table_2", "smoke"): _ADAM | {"iterations": 20, "test_items": 500},
@@ -228,6 +228,17 @@ def _cell(experiment: str, model: str, preset: str, seed: int, sigma: float) -> 
         sigma=sigma,
         **(_TASK[experiment] | _RECIPES[experiment, preset]),
     )
+
+
+def _changed(spec: Spec, changes: dict[str, Any]) -> Spec:
+    for name, value in changes.items():
+        old = getattr(spec, name, None)
+        if old is None:
+            raise SpecError(f"a spec has no field {name!r}: it has {', '.join(f.name for f in fields(Spec))}")
+        if type(value) is not type(old) and not (isinstance(old, float) and isinstance(value, int)):
+            raise SpecError(f"{name} is a {type(old).__name__} such as {old!r}, not {value!r}")
+        changes = {**changes, name: type(old)(value)}
+    return replace(spec, **changes)
 
 
 def _known(what: str, value: str, allowed: Iterable[str]) -> None:

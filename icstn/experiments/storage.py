@@ -80,6 +80,10 @@ class Records:
         """The run's own folder, whether or not it exists."""
         return self.folder / spec.key
 
+    def stand_in(self) -> Records:
+        """The folder beside these for runs on rendered stand-in data, so that the two never mix."""
+        return Records(self.folder / "stand-in", tuple(path / "stand-in" for path in self.also))
+
     def find(self, spec: Spec) -> Record | None:
         """The finished (or diverged) Record of a spec, with its weights, or None.
 

@@ -22,7 +22,7 @@ from icstn import datasets
 from icstn.experiments.models import Model, build_model
 from icstn.experiments.spec import Spec
 from icstn.perturb import perturb
-from icstn.sampling import Frame
+from icstn.sampling import Frame, sample
 from icstn.warps import corner_error, family
 
 #: Steps whose draws are made at once.
@@ -184,13 +184,17 @@ class Classification(Task):
 
 
 class Planar(Task):
-    """Planar alignment of one photograph (Sec. 5.1): squared L2 error of the warp parameters."""
+    """Planar alignment of one photograph (Sec. 5.1): squared L2 error of the warp parameters.
+
+    The photograph is shifted and scaled so that its ground-truth crop has zero mean and unit variance.
+    """
 
     unit = "px"
 
     def __init__(self, spec: Spec, image: Tensor, frame: Frame, device: torch.device) -> None:
         super().__init__(spec, frame, image.shape[1], device)
-        self.photograph = image.to(device)
+        crop = sample(image, self.warp.identity(1), frame, self.warp)
+        self.photograph = ((image - crop.mean()) / crop.std()).to(device)
 
     @property
     def data(self) -> dict[str, Any]:
