@@ -120,8 +120,7 @@ def _resolve(split: str, source: str | os.PathLike[str] | None, size: int) -> Co
     tried: list[str] = []
     if copy := users_copy(split, source, tried):
         return copy
-    official = tuple(md5 for _, md5 in ARCHIVES[split])
-    return load_dataset(_cache_path(split, size, official)) or _downloaded(split, tried)
+    return load_dataset(decoded(split, size)) or _downloaded(split, tried)
 
 
 def locate(split: str, source: str | os.PathLike[str] | None = None) -> Copy | None:
@@ -185,6 +184,11 @@ def _download_archive(path: Path, md5: str) -> None:
     if md5_of(path) != md5:
         path.unlink()
         raise DataError("what came has another MD5 than the official archive")
+
+
+def decoded(split: str, size: int = 50) -> Path:
+    """Where the cache keeps the decoded images of the official archives."""
+    return _cache_path(split, size, tuple(md5 for _, md5 in ARCHIVES[split]))
 
 
 def _cache_path(split: str, size: int, identity: tuple[str, ...]) -> Path:

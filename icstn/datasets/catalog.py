@@ -113,11 +113,18 @@ def _gtsrb_status(source: Source) -> Status:
         return Status("gtsrb", None, f"no: {error}", 0, CREDITS["gtsrb"])
     paths = [path for copy in copies if copy for path in copy.paths]
     if None in copies:
-        return _missing("gtsrb")
+        return _decoded_gtsrb()
     official = {md5 for split in SPLITS for _, md5 in _gtsrb.ARCHIVES[split]}
     same = all(path.is_file() and md5_of(path) in official for path in paths)
     size = sum(_bytes(path) for path in paths)
     return Status("gtsrb", paths[0].parent, "yes" if same else "own copy", size, CREDITS["gtsrb"])
+
+
+def _decoded_gtsrb() -> Status:
+    paths = [_gtsrb.decoded(split) for split in SPLITS]
+    if not all(path.is_file() for path in paths):
+        return _missing("gtsrb")
+    return Status("gtsrb", paths[0].parent, "yes", sum(map(_bytes, paths)), CREDITS["gtsrb"])
 
 
 def _chelsea_status(source: Source) -> Status:
