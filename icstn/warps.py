@@ -78,9 +78,7 @@ class Warp:
         flat = torch.addmm(_eye(p.dtype, p.device), p.reshape(-1, self.dim), self._generators(p))
         return flat.view(*p.shape[:-1], 3, 3)
 
-    def params(
-        self, matrix: Float[Tensor, "*batch 3 3"], *, check: bool = True
-    ) -> Float[Tensor, "*batch k"]:
+    def params(self, matrix: Float[Tensor, "*batch 3 3"], *, check: bool = True) -> Float[Tensor, "*batch k"]:
         """The inverse of :meth:`matrix`: 3×3 matrices of the family, up to scale → parameters.
 
         Args:
@@ -147,7 +145,7 @@ class Warp:
         bad = (determinant.abs() <= eps * size**3) | (adjugate[..., 2, 2].abs() <= eps * size**2)
         return bad | ~m.isfinite().flatten(-2).all(-1)
 
-    def apply(self, p: Float[Tensor, "*batch k"], x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def apply(self, p: Float[Tensor, "*batch k"], x: Float[Tensor, ...]) -> Float[Tensor, ...]:
         """W(x; p): warp points.
 
         Args:
@@ -164,8 +162,8 @@ class Warp:
         return torch.stack((u, v), -1) / off_horizon(w).unsqueeze(-1)
 
     def jacobian(
-        self, x: Float[Tensor, "..."], p: Float[Tensor, "*batch k"] | None = None
-    ) -> Float[Tensor, "..."]:
+        self, x: Float[Tensor, ...], p: Float[Tensor, "*batch k"] | None = None
+    ) -> Float[Tensor, ...]:
         """∂W(x; p)/∂p, at the identity unless ``p`` is given.
 
         Args:
@@ -185,7 +183,7 @@ class Warp:
         return (moved[..., :2, :] - warped * moved[..., 2:, :]) / w
 
     def fit(
-        self, source: Float[Tensor, "..."], target: Float[Tensor, "..."], *, check: bool = True
+        self, source: Float[Tensor, ...], target: Float[Tensor, ...], *, check: bool = True
     ) -> Float[Tensor, "*batch k"]:
         """Warp that takes ``source`` to ``target``, in the least-squares sense.
 
