@@ -1,0 +1,159 @@
+"""Where each number of Tables 1 to 3 comes from, and the way back from a number to its Records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from icstn.experiments import paper
+from icstn.experiments.spec import EXPERIMENTS, Spec, cells
+from icstn.experiments.storage import Record
+
+
+class Origin(NamedTuple):
+    """A run behind a number.
+
+    Attributes:
+        experiment, model, sigma: the cell; sigma is None but in Table 1.
+        record: the run.
+    """
+
+    experiment: str
+    model: str
+    sigma: float | None
+    record: Record
+
+    @property
+    def cell(self) -> str:
+        """``table_1 IC-STN-4 sigma=5``, what :func:`trace` understands."""
+        return f"{self.experiment} {self.model}" + ("" if self.sigma is None else f" sigma={self.sigma:g}")
+
+    @property
+    def variation(self) -> str:
+        """Fields in which the run differs from the cell of its preset, empty for the table's own."""
+        spec = self.record.spec
+        usual = next(s for s in cells(self.experiment, spec.preset, (spec.seed,), [self.model])
+                     if s.sigma == spec.sigma or self.sigma is None)  # fmt: skip
+        changed = {name: getattr(spec, name) for name in Spec.__dataclass_fields__
+                   if getattr(spec, name) != getattr(usual, name)}  # fmt: skip
+        return ", ".join(f"{name}={value}" for name, value in changed.items())
+
+
+def origins(records: Iterable[Record]) -> list[Origin]:
+    """The runs behind the tables (and their variations), in the tables' order; no stand-in data."""
+    found = []
+    for r in records:
+        if r.stand_in or r.spec.model not in _models(r.spec.experiment):
+            continue
+        sigma = r.spec.sigma if r.spec.experiment == "table_1" else None
+        found.append(Origin(r.spec.experiment, r.spec.model, sigma, r))
+    return sorted(found, key=_order)
+
+
+def trace(query: str, records: Iterable[Record]) -> str:
+    """Text that leads from a cell, a number or a key to the Records behind it.
+
+    Args:
+        query: a cell (``"table_2 IC-STN-4(a)"``, ``"table_1 IC-STN-4 sigma=5"``, ``"CNN(b)"``), a number as
+            printed (``"1.23"``; means over seeds are found, too), or (the start of) a Record's key.
+        records: where to look.
+
+    Raises:
+        LookupError: nothing fits; the message says what can be asked for.
+    """
+    runs = origins(records)
+    found = _by_number(query, runs) if _is_number(query) else _by_name(query, runs)
+    if not found:
+        raise LookupError(
+            f"no Record has {query!r}: ask for a cell such as 'table_2 IC-STN-4(a)' or 'table_1 IC-STN-4 "
+            "sigma=5', a number as printed in a table, or a Record's key"
+        )
+    return "\n\n".join(describe(origin) for origin in found)
+
+
+def describe(origin: Origin) -> str:
+    """One run in a few lines."""
+    r, facts = origin.record, origin.record.provenance
+    unit = "px" if origin.experiment == "table_1" else "%"
+    low, high = r.metrics.get("interval", (float("nan"),) * 2)
+    result = f"{r.test_error:.3f} {unit} [{low:.3f}, {high:.3f}]" if r.status == "finished" else r.status
+    printed = printed_value(origin)
+    lines = {
+        "cell": origin.cell + (f"  ({origin.variation})" if origin.variation else ""),
+        "test error": f"{result}; the paper prints {printed:g}",
+        "record": r.spec.key,
+        "command": facts.get("command", "unknown"),
+        "commit": facts.get("commit", "unknown") or "unknown",
+        "preset, seed": f"{r.spec.preset}, {r.spec.seed}",
+        "hardware": f"{facts.get('device', 'unknown')}, {facts.get('threads', '?')} threads",
+        "training": f"{facts.get('steps', 0):,} steps in {duration(facts.get('training_seconds', 0.0))}, "
+        f"finished {facts.get('finished', 'unknown')}",
+        "data": _data(facts.get("data", {})),
+    }
+    return "\n".join(f"{name + ':':14}{value}" for name, value in lines.items())
+
+
+def printed_value(origin: Origin) -> float:
+    """The paper's number of the cell."""
+    if origin.experiment == "table_1":
+        return paper.TABLE_1[origin.model][paper.SIGMAS.index(origin.sigma or 0.0)]
+    return _models(origin.experiment)[origin.model].error
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: ``42 s``, ``3.1 min``, ``1.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _data(facts: dict) -> str:
+    prints = ", ".join(f"{name} {digest[:12]}" for name, digest in facts.get("fingerprints", {}).items())
+    notes = "; ".join(facts.get("notes", ()))
+    return f"{facts.get('name', 'unknown')} ({prints})" + (f"; {notes}" if notes else "")
+
+
+def _models(experiment: str) -> dict[str, Any]:
+    tables: dict[str, dict[str, Any]] = {
+        "table_1": paper.TABLE_1,
+        "table_2": paper.TABLE_2,
+        "table_3": paper.TABLE_3,
+    }
+    return tables[experiment]
+
+
+def _order(o: Origin) -> tuple:
+    rows = list(_models(o.experiment))
+    spec = o.record.spec
+    place = (EXPERIMENTS.index(o.experiment), rows.index(o.model), o.sigma or 0.0)
+    return (*place, o.variation, spec.preset, spec.seed)
+
+
+def _is_number(query: str) -> bool:
+    return re.fullmatch(r"\s*\d+(\.\d+)?\s*(%|px)?\s*", query) is not None
+
+
+def _by_number(query: str, runs: list[Origin]) -> list[Origin]:
+    """Runs whose error, or whose cell's mean error, prints as the query does."""
+    text = re.sub(r"[^\d.]", "", query)
+    digits = len(text.partition(".")[2])
+    groups: dict[tuple[str, str, str], list[Origin]] = {}
+    for origin in runs:
+        groups.setdefault((origin.cell, origin.variation, origin.record.spec.preset), []).append(origin)
+    found = []
+    for group in groups.values():
+        errors = [o.record.test_error for o in group if o.record.status == "finished"]
+        if errors and f"{sum(errors) / len(errors):.{digits}f}" == text:
+            found += group
+        else:
+            found += [o for o in group if f"{o.record.test_error:.{digits}f}" == text]
+    return found
+
+
+def _by_name(query: str, runs: list[Origin]) -> list[Origin]:
+    words = query.lower().replace("σ", "sigma").replace("sigma = ", "sigma=").split()
+    wanted = [w for w in words if w]
+    keyed = [o for o in runs if wanted and o.record.spec.key.startswith(wanted[0])]
+    named = [o for o in runs if set(wanted) <= set(o.cell.lower().split())]
+    return named or keyed if wanted else []
