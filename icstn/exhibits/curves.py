@@ -51,7 +51,7 @@ def figure_7(
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    size = (8.6 if columns == 2 else 6.2, 2.9 * rows + 0.3 if columns == 2 else 3.9)
+    size = (7.6 if columns == 2 else 6.2, 2.6 * rows + 0.3 if columns == 2 else 3.9)
     fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
     for ax, (title, curves) in zip(axes.ravel(), panels.items(), strict=False):
         _panel(ax, theme, title, curves)
@@ -62,7 +62,7 @@ def figure_7(
     for ax in axes[:, 0]:
         ax.set_ylabel(ylabel)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+    fig.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False)
     return fig
 
 

@@ -154,7 +154,7 @@ def appearance(
     )
 
 
-def figure_9(theme: Theme, rows: Mapping[str, Appearance], *, tile: int | float = 0.4) -> Figure:
+def figure_9(theme: Theme, rows: Mapping[str, Appearance], *, tile: int | float = 0.28) -> Figure:
     """Figure 9: mean (left) and variance (right) of each class, one row a model; gray images in [0, 1].
 
     All means share one scale, and so do all variances; the numbers beside a row are the variance within
@@ -163,7 +163,7 @@ def figure_9(theme: Theme, rows: Mapping[str, Appearance], *, tile: int | float 
     first = next(iter(rows.values()))
     classes, ceiling = len(first.mean), max(float(a.variance.max()) for a in rows.values())
     brightest = max(float(a.mean.max()) for a in rows.values())
-    width, height = 2 * tile * classes + 3.0, tile * len(rows) + 0.62
+    width, height = 2 * tile * classes + 2.5, tile * len(rows) + 0.5
     fig = plt.figure(figsize=(width, height))
     fig.set_layout_engine("none")
     span, colors = tile * classes, plt.get_cmap("magma")
@@ -193,7 +193,7 @@ def figure_11(
     rows: Mapping[str, Appearance],
     *,
     titles: Sequence[str] = (),
-    tile: int | float = 0.75,
+    tile: int | float = 0.7,
     remark: str = "",
 ) -> Figure:
     """Figure 11: mean aligned appearance, one column a class, one row a model.

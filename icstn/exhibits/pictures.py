@@ -93,7 +93,7 @@ def boundary_effect(
 def figure_2(theme: Theme, effect: BoundaryEffect) -> Figure:
     """Figure 2, the boundary effect: (a) image, (b) crop, (c) zoom-in, (d) and (e) zoom-out."""
     fig, ax = plt.subplot_mosaic(
-        "aabc;aade", figsize=(9.2, 4.5), width_ratios=(1.2, 1.2, 1, 1), gridspec_kw={"wspace": 0.05}
+        "aabc;aade", figsize=(7.7, 3.9), width_ratios=(1.2, 1.2, 1, 1), gridspec_kw={"wspace": 0.05}
     )
     _show(ax["a"], effect.image, "image", "(a) original image")
     _box(ax["a"], effect.crop_box, theme.crop, "crop box", width=2.4)
@@ -101,7 +101,7 @@ def figure_2(theme: Theme, effect: BoundaryEffect) -> Figure:
     _box(ax["a"], effect.out_box, theme.outline, "zoom-out box", style=(0, (1.2, 1.4)))
     for name, label, box in (("c", "(c)", effect.in_box), ("d", "(d)", effect.out_box)):
         _note(ax["a"], box[0], f"{label}{'(e)' if name == 'd' else ''}", theme)
-    _note(ax["a"], effect.crop_box[0], "(b)", theme)
+    _note(ax["a"], effect.crop_box[3], "(b)", theme, above=True)
     _show(ax["b"], effect.crop, "crop", "(b) crop, the input")
     _frame(ax["b"], theme.crop)
     _show(ax["c"], effect.zoom_in, "zoom-in", "(c) zoom-in")
@@ -165,7 +165,7 @@ def planar(
 
 def figure_6(theme: Theme, shown: Planar, *, columns: int = 6) -> Figure:
     """Figure 6: (a) photograph with the ground-truth box (red) and perturbed boxes (yellow), (b) samples."""
-    fig = plt.figure(figsize=(9.2, 3.35))
+    fig = plt.figure(figsize=(7.7, 2.9))
     left, right = fig.subfigures(1, 2, width_ratios=(1.05, 1), squeeze=False)[0]
     ax = left.subplots()
     _show(ax, shown.image, "image", "(a) ground truth and perturbed boxes")
@@ -200,8 +200,8 @@ def _frame(ax: Axes, color: str, style: str | tuple = "-") -> None:
     ax.spines[:].set(visible=True, color=color, linewidth=2, linestyle=style)
 
 
-def _note(ax: Axes, at: np.ndarray, text: str, theme: Theme) -> None:
-    note = ax.annotate(
-        text, (at[0], at[1]), xytext=(4, -5), textcoords="offset points", color="#ffffff", fontsize=9
-    )
-    note.set(va="top", path_effects=[pe.withStroke(linewidth=2.2, foreground="#000000")])
+def _note(ax: Axes, at: np.ndarray, text: str, theme: Theme, *, above: bool = False) -> None:
+    offset = (5, 5) if above else (4, -5)
+    note = ax.annotate(text, (at[0], at[1]), xytext=offset, textcoords="offset points", fontsize=9)
+    note.set(color=theme.outline, va="bottom" if above else "top")
+    note.set_path_effects([pe.withStroke(linewidth=2.2, foreground="#000000")])
