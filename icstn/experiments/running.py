@@ -12,7 +12,7 @@ from concurrent.futures import wait as wait_for
 from pathlib import Path
 
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from icstn.experiments.spec import Spec, cost
 from icstn.experiments.storage import Record, Records
