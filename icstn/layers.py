@@ -26,8 +26,9 @@ def widen(weight: Float[Tensor, "out channels kh kw"], s: int) -> Float[Tensor, 
     """Filters that compute s neighboring outputs at once: copy i of each, shifted right by i pixels."""
     out, channels, kh, kw = weight.shape
     wide = weight.new_zeros(s, out, channels, kh, kw + s - 1)
-    for i in range(s):
-        wide[i, ..., i : i + kw] = weight
+    copy, *strides = wide.stride()
+    shifted = wide.as_strided((s, *weight.shape), (copy + 1, *strides))
+    shifted.copy_(weight.expand_as(shifted))
     return wide.flatten(0, 1)
 
 
@@ -57,36 +58,40 @@ def input_gradient(
     grad: Float[Tensor, "batch out h w"], weight: Float[Tensor, "out channels kh kw"]
 ) -> Float[Tensor, "batch channels h2 w2"]:
     """∂L/∂x of ``F.conv2d(x, weight)``: the full correlation of ``grad`` with the flipped weights."""
-    channels, kh, kw = weight.shape[1:]
-    if channels == 1:
-        return _input_gradient_one_channel(grad, weight)
+    out, channels, kh, kw = weight.shape
+    if channels == 1 or channels * out <= LANES:
+        return _input_gradient_by_rows(grad, weight)
     flipped = weight.flip(2, 3).transpose(0, 1)
     if kh == kw:
         return convolve(grad, flipped, padding=kh - 1)
     return F.conv2d(grad, flipped, padding=(kh - 1, kw - 1))
 
 
-def _input_gradient_one_channel(grad: Tensor, weight: Tensor) -> Tensor:
+def _input_gradient_by_rows(grad: Tensor, weight: Tensor) -> Tensor:
     """Each row of ``grad`` times a banded (Toeplitz) matrix gives its share of kh input rows; add them up."""
     batch, out, h, w = grad.shape
-    kh, kw = weight.shape[2:]
+    _, channels, kh, kw = weight.shape
     rows = grad.transpose(1, 2).reshape(batch * h, out * w)
-    band = widen(weight, w).view(w, out, kh, w + kw - 1).transpose(0, 1).reshape(out * w, -1)
-    shares = (rows @ band).view(batch, h, kh, w + kw - 1)
-    total = grad.new_zeros(batch, h + kh - 1, w + kw - 1)
+    band = widen(weight, w).view(w, out, channels, kh, w + kw - 1).permute(1, 0, 3, 2, 4)
+    shares = (rows @ band.reshape(out * w, -1)).view(batch, h, kh, channels, w + kw - 1)
+    total = grad.new_zeros(batch, h + kh - 1, channels, w + kw - 1)
     for i in range(kh):
         total[:, i : i + h] += shares[:, :, i]
-    return total.unsqueeze(1)
+    return total.transpose(1, 2).contiguous()
 
 
 def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """∂L/∂weight of ``F.conv2d(x, weight)``."""
-    channels, kw = weight.shape[1], weight.shape[3]
-    s = wide_factor(len(weight), kw, grad.shape[3]) if channels <= 3 else 1
-    if s == 1:
-        return _native_weight_gradient(grad, x, weight, 1)
     batch, out, h, w = grad.shape
-    stacked = grad.view(batch, out, h, w // s, s).permute(0, 4, 1, 2, 3).reshape(batch, s * out, h, w // s)
+    channels, kw = weight.shape[1], weight.shape[3]
+    s = wide_factor(out, kw, w) if channels <= 8 else 1
+    if 3 < channels <= 8 and kw >= 5:  # channels innermost: a pixel's gradients already lie side by side
+        stacked = grad.permute(0, 2, 3, 1).reshape(batch, h, w // s, s * out).permute(0, 3, 1, 2)
+        x = x.contiguous(memory_format=torch.channels_last)
+    elif s > 1:
+        stacked = grad.view(batch, out, h, w // s, s).permute(0, 4, 1, 2, 3).flatten(1, 2)
+    else:
+        return _native_weight_gradient(grad, x, weight, 1)
     wide = _native_weight_gradient(stacked, x, widen(weight, s), s).unflatten(0, (s, out))
     return torch.stack([wide[i, ..., i : i + kw] for i in range(s)]).sum(0)
 
@@ -131,18 +136,21 @@ class _MaxPool(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         a, b, c, d = _quarters(x)
         y = torch.maximum(torch.maximum(a, b), torch.maximum(c, d))
-        ctx.save_for_backward(x, y)
+        ctx.save_for_backward(x)
+        ctx.shape = x.shape
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        x, y = ctx.saved_tensors
-        dx = torch.zeros_like(x)
-        for source, target in zip(_quarters(x), _quarters(dx), strict=True):
-            share = grad * (source == y)
-            target.copy_(share)
-            grad = grad - share  # a tie goes to the first of the four, as in nn.MaxPool2d
+        a, b, c, d = _quarters(ctx.saved_tensors[0])
+        dx = torch.zeros(ctx.shape, dtype=grad.dtype, device=grad.device)
+        da, db, dc, dd = _quarters(dx)
+        top = grad * (torch.maximum(a, b) >= torch.maximum(c, d))  # a tie goes to the first of the four,
+        bottom = grad - top  # as in nn.MaxPool2d
+        for share, first, second, d_first, d_second in ((top, a, b, da, db), (bottom, c, d, dc, dd)):
+            torch.mul(share, first >= second, out=d_first)
+            torch.sub(share, d_first, out=d_second)
         return dx
 
 

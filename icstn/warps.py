@@ -31,6 +31,10 @@ Side = Literal["image", "template"]
 CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
 
 
+#: Least size of a homogeneous denominator, see :func:`off_horizon`.
+HORIZON = 1e-6
+
+
 class SingularWarpError(ValueError):
     """A warp that has no inverse (or no representation with M[2, 2] = 1) in its family."""
 
@@ -286,7 +290,7 @@ def corner_error(
     return (warp.apply(p, c) - target).square().sum(-1).mean(-1).sqrt()
 
 
-def off_horizon(w: Tensor, margin: float = 1e-6) -> Tensor:
+def off_horizon(w: Tensor, margin: float = HORIZON) -> Tensor:
     """Keep a homogeneous denominator at least ``margin`` away from zero, with its sign."""
     return torch.where(w.abs() < margin, torch.copysign(torch.full_like(w, margin), w), w)
 
