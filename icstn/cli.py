@@ -279,6 +279,8 @@ def _plain_errors() -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:  # the reader of our output went away, as `icstn list | head` does
+        raise typer.Exit(0) from None
     except (DataError, StorageError, RuntimeError, OSError) as error:
         _fail(error, 1)
     except (ValueError, LookupError) as error:
