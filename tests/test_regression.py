@@ -201,7 +201,7 @@ def test_given_displacements_replace_the_noise(gray: torch.Tensor) -> None:
     b = SupervisedDescent(FRAME, "affine", sigma=9.0, stages=1, seed=2).fit(gray, displacements=delta)
     torch.testing.assert_close(a.regressor(), b.regressor(), rtol=0, atol=0)
     patches = sample(gray, delta[0], FRAME, "affine").flatten(1)
-    penalty = 60 * float(patches.double().var(0, correction=0).mean())
+    penalty = 10 * 60 * float(patches.double().var(0, correction=0).mean())
     torch.testing.assert_close(a.regressor(), ridge_regression(patches, delta[0], penalty))
 
 

@@ -455,7 +455,7 @@ class SupervisedDescent(_Cascade):
         stages: int = 6,
         translation_sigma: float | None = None,
         samples: int = 500,
-        ridge: float = 1.0,
+        ridge: float = 10.0,
         seed: int = 0,
     ) -> None:
         self.frame, self.warp, self.sigma, self.features = frame, warp, sigma, features
