@@ -9,6 +9,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ CHAPTERS = sorted(
 )
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src", "video": "src"}
-DESKTOP, PHONE = (1280, 900), (390, 844)
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 def toc_entries(node: Any) -> Iterator[str]:
@@ -149,75 +150,111 @@ def browser() -> Iterator[Any]:
 
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=180_000)
         yield chromium
         chromium.close()
 
 
-@pytest.fixture
-def visit(browser: Any, address: str) -> Iterator[Any]:
-    """Opens a page as a reader without a network would; remembers what it asked for in vain."""
-    contexts = []
+@dataclass
+class Sight:
+    """What a reader without a network sees on a page; the names say what a right page has none of."""
 
-    def open_page(name: str, size: tuple[int, int] = DESKTOP, scheme: str = "light") -> Any:
-        context = browser.new_context(
-            viewport=dict(zip(("width", "height"), size, strict=True)), color_scheme=scheme
+    complaints: list[str] = field(default_factory=list)
+    untypeset: int = 0
+    tex_errors: list[str] = field(default_factory=list)
+    wrong_theme: dict[str, int] = field(default_factory=dict)
+    missing_images: list[str] = field(default_factory=list)
+    too_wide: int = 0
+
+
+TYPESET = "() => window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => true) : true"
+TEX_ERRORS = "() => [...document.querySelectorAll('[data-mjx-error]')].map(e => e.dataset.mjxError)"
+UNTYPESET = (
+    "() => [...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).length"
+)
+SHOWN = "s => [...document.querySelectorAll('.bd-article img' + s)].filter(e => e.checkVisibility()).length"
+MISSING = """() => [...document.querySelectorAll('.bd-article img')]
+    .filter(e => e.complete && e.naturalWidth == 0).map(e => e.src.slice(0, 80))"""
+OVERHANG = "() => document.scrollingElement.scrollWidth - innerWidth"
+STILL = "*, *::before, *::after { transition: none !important; }"
+
+
+@pytest.fixture(scope="module")
+def sights(browser: Any, address: str, pages: list[Path], built: tuple[Path, str, int]) -> dict[str, Sight]:
+    """Every page, looked at once: on a desk in light and in dark, and on a phone."""
+    names = [str(page.relative_to(built[0])) for page in pages]
+    context = browser.new_context(viewport=DESKTOP, color_scheme="light")
+    context.set_default_timeout(180_000)
+    context.route(lambda url: not url.startswith((address, "data:")), lambda route: route.abort())
+    found = {name: look(context, address, name) for name in names}
+    context.close()
+    return found
+
+
+def look(context: Any, address: str, name: str) -> Sight:
+    sight, page = Sight(), context.new_page()
+    page.on("pageerror", lambda error: sight.complaints.append(str(error)))
+    page.on("requestfailed", lambda request: sight.complaints.append(request.url))
+    page.on("response", lambda r: sight.complaints.append(r.url) if r.status >= 400 else None)
+    page.goto(address + name, wait_until="load")
+    page.add_style_tag(content=STILL)
+    page.evaluate(TYPESET)
+    sight.tex_errors, sight.untypeset = page.evaluate(TEX_ERRORS), page.evaluate(UNTYPESET)
+    sight.missing_images = page.evaluate(MISSING)
+    for scheme, other in (("light", "dark"), ("dark", "light")):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_function(f"() => document.documentElement.dataset.theme == '{scheme}'")
+        hidden = page.evaluate(
+            "s => document.querySelectorAll('.bd-article img' + s).length", f".only-{scheme}"
         )
-        contexts.append(context)
-        page = context.new_page()
-        page.complaints = []
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("requestfailed", lambda request: page.complaints.append(request.url))
-        page.on("response", lambda r: page.complaints.append(r.url) if r.status >= 400 else None)
-        context.route(lambda url: not url.startswith((address, "data:")), lambda route: route.abort())
-        page.goto(address + name, wait_until="load")
-        page.wait_for_function("() => !window.MathJax || !MathJax.startup || MathJax.startup.promise")
-        page.evaluate("() => window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => 0) : 0")
-        return page
+        hidden -= page.evaluate(SHOWN, f".only-{scheme}")
+        sight.wrong_theme[scheme] = hidden + page.evaluate(SHOWN, f".only-{other}")
+    page.set_viewport_size(PHONE)
+    sight.too_wide = max(0, page.evaluate(OVERHANG))
+    page.close()
+    return sight
 
-    yield open_page
-    for context in contexts:
+
+@pytest.mark.slow
+@pytest.mark.browser
+class TestInBrowser:
+    def test_pages_want_nothing_that_is_not_there(self, sights: dict[str, Sight]) -> None:
+        assert {name: s.complaints for name, s in sights.items() if s.complaints} == {}
+        assert {name: s.missing_images for name, s in sights.items() if s.missing_images} == {}
+
+    def test_every_formula_is_typeset(self, sights: dict[str, Sight]) -> None:
+        assert {name: s.tex_errors for name, s in sights.items() if s.tex_errors} == {}
+        assert {name: s.untypeset for name, s in sights.items() if s.untypeset} == {}
+
+    def test_figures_follow_the_theme(self, sights: dict[str, Sight]) -> None:
+        assert {name: s.wrong_theme for name, s in sights.items() if any(s.wrong_theme.values())} == {}
+
+    def test_pages_fit_a_phone(self, sights: dict[str, Sight]) -> None:
+        assert {name: s.too_wide for name, s in sights.items() if s.too_wide} == {}
+
+    def test_the_looking_would_notice(self, browser: Any, address: str, built: tuple[Path, str, int]) -> None:
+        """A page with one of each fault, to see that the tests above can fail."""
+        intro = (built[0] / "book" / "intro.html").read_text(encoding="utf-8")
+        faults = (
+            '<div class="math notranslate nohighlight">\\[\\frac{1}{\\]</div>'
+            '<div class="math">$no delimiters for it</div>'
+            '<img src="nowhere.png"><div style="width: 3000px">wide</div>'
+            '<img class="only-dark" style="display: block !important" src="data:image/gif;base64,'
+            'R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7">'
+        )
+        script = '<script defer src="../_static/mathjax/tex-svg-full.js"></script>'
+        broken = intro.replace("<section", faults + "<section", 1).replace("</head>", script + "</head>", 1)
+        (built[0] / "book" / "broken.html").write_text(broken, encoding="utf-8")
+        context = browser.new_context(viewport=DESKTOP)
+        context.set_default_timeout(180_000)
+        sight = look(context, address, "book/broken.html")
         context.close()
-
-
-@pytest.mark.slow
-@pytest.mark.browser
-def test_every_page_renders_offline(visit: Any, pages: list[Path], built: tuple[Path, str, int]) -> None:
-    for page in pages:
-        name = str(page.relative_to(built[0]))
-        shown = visit(name)
-        assert shown.complaints == [], name
-        wrong = "[...document.querySelectorAll('[data-mjx-error], mjx-merror')].map(e => e.textContent)"
-        assert shown.evaluate(wrong) == [], name
-        formulas = shown.locator(".math").count()
-        assert shown.locator("mjx-container").count() >= formulas, f"{name}: a formula was not typeset"
-        shown.context.close()
-
-
-@pytest.mark.slow
-@pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_figures_follow_the_theme(
-    visit: Any, pages: list[Path], built: tuple[Path, str, int], scheme: str
-) -> None:
-    for page in pages:
-        if "only-dark" not in page.read_text(encoding="utf-8"):
-            continue
-        shown = visit(str(page.relative_to(built[0])), scheme=scheme)
-        other = "light" if scheme == "dark" else "dark"
-        assert shown.locator(f".bd-article img.only-{other}:visible").count() == 0, page.name
-        assert shown.locator(f".bd-article img.only-{scheme}").count() > 0, page.name
-        shown.context.close()
-
-
-@pytest.mark.slow
-@pytest.mark.browser
-def test_pages_fit_a_phone(visit: Any, pages: list[Path], built: tuple[Path, str, int]) -> None:
-    for page in pages:
-        shown = visit(str(page.relative_to(built[0])), size=PHONE)
-        width = shown.evaluate("() => document.scrollingElement.scrollWidth")
-        assert width <= PHONE[0], f"{page.name} is {width} pixels wide on a phone"
-        shown.context.close()
+        assert any("nowhere.png" in complaint for complaint in sight.complaints)
+        assert sight.missing_images
+        assert sight.tex_errors
+        assert sight.untypeset
+        assert sight.wrong_theme["light"]
+        assert sight.too_wide > 1000
 
 
 def test_every_image_has_alternative_text() -> None:
