@@ -29,6 +29,7 @@ import yaml
 from icstn.experiments import Record, Records, claims
 from icstn.experiments.evidence import (
     Evidence,
+    MissingError,
     measure,
     read_measurements,
     to_measure,
@@ -288,11 +289,27 @@ def summary_page(evidence: Evidence, documents: set[str]) -> str:
         "| | cell | paper | ours |\n|---|---|--:|--:|",
         *(_cell(row) for row in cells),
         "",
+        *_side(evidence),
         "## What stays open\n",
         *_open(judged, cells),
         _after(documents),
     ]  # fmt: skip
     return "\n".join(out).rstrip() + "\n"
+
+
+def _side(evidence: Evidence) -> list[str]:
+    """What the paper does not ask: on which side the update should join."""
+    try:
+        findings, preset = claims.side_of_composition(evidence)
+    except MissingError:
+        return []
+    text = (
+        "Eq. (10) composes the update on the image's side, Lucas-Kanade on the template's, and only"
+        " there is the right update a function of what the predictor sees. Our presets but `paper` "
+        "use the template's side. What that is worth, all else equal:"
+    )
+    lines = [f"- {_escaped(f.text)} (preset `{preset}`)" for f in findings]
+    return ["## Beyond the paper: the side of composition\n", _wrap(text), "", *lines, ""]
 
 
 def _group(verdict: str, judged: Sequence[tuple[claims.Claim, claims.Judgement]]) -> str:
@@ -355,7 +372,7 @@ def provenance_page(records: Sequence[Record]) -> str:
     ]
     if not found:
         out.append("There are no published Records yet.\n")
-    for experiment, title in TABLES.items():
+    for experiment, title in (TABLES | {"baselines": "Beside Table 1, classical methods"}).items():
         rows = [o for o in found if o.experiment == experiment]
         if rows:
             out += [f"({experiment.replace('_', '-')}-provenance)=", f"## {title}\n", *_runs(rows)]

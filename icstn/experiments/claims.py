@@ -664,7 +664,32 @@ def _stop(e: Evidence) -> Outcome:
     return [Finding(text, _is(stop < 1 and stop < middle))], preset
 
 
-# What we add: the numbers themselves.
+# What we add: the side of composition, and the numbers themselves.
+
+
+def side_of_composition(evidence: Evidence) -> Outcome:
+    """Test error with the update on the image side (eq. 10) minus that on the template side.
+
+    Raises:
+        MissingError: no model has been run on both.
+    """
+    found: list[Finding] = []
+    presets = []
+    for model in _INVERTED:
+        try:
+            preset = evidence.preset("table_2", [model], side="image")
+            usual = evidence.error("table_2", model, preset)
+        except MissingError:
+            continue
+        other = evidence.error("table_2", model, preset, side="image")
+        if evidence.runs("table_2", model, preset)[0].spec.side == "image":
+            continue
+        d = other - usual
+        found.append(Finding(f"{model}, image side − template side: {d.show()} points", above(d)))
+        presets.append(preset)
+    if not found:
+        raise MissingError("a model run on both sides of composition")
+    return found, _joined(presets)
 
 
 def against_paper(evidence: Evidence) -> list[tuple[str, str, float, Estimate | None, Verdict]]:

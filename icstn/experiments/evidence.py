@@ -170,6 +170,14 @@ class Evidence:
         return found
 
 
+def best_runs(records: Iterable[Record], experiment: str, presets: Sequence[str] = PREFERRED) -> list[Record]:
+    """The table's own runs (no variation, no stand-in data) at the preset with most cells, the best first."""
+    own = [r for r in records if r.spec.experiment == experiment and not r.stand_in]
+    own = [r for r in own if r.spec in cells(experiment, r.spec.preset, (r.spec.seed,))]
+    groups = {p: [r for r in own if r.spec.preset == p] for p in presets}
+    return max(groups.values(), key=lambda runs: len({(r.spec.model, r.spec.sigma) for r in runs}))
+
+
 def identity(record: Record) -> str:
     """Digest of a Record's spec and metrics."""
     text = record.spec.json() + json.dumps(record.metrics, sort_keys=True)
@@ -263,7 +271,6 @@ def _replay(model: Model, raw: Tensor, warps: list[Tensor]) -> tuple[Tensor, Ten
             sample(both, warps[0], model.frame, model.warp),
             Frame.full(model.frame.height, model.frame.width),
         )
-        out[:, :1] = 1
         for p, q in itertools.pairwise(warps):
             step = model.warp.compose(model.warp.inverse(p, check=False), q, side="template", check=False)
             out = sample(out, step, whole, model.warp)
