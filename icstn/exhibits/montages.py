@@ -72,7 +72,8 @@ def alignment_rows(
         top -= 0.18 if label in apart else 0
         ax = _axes(fig, 1.42, top - tile * h / w, tile * n, tile * h / w)
         top -= tile * h / w + 0.03
-        tag(ax.imshow(strip(images, theme.background), interpolation="none", aspect="auto"), label)
+        tag(ax.imshow(strip(images, theme.gap), interpolation="none", aspect="auto"), label)
+        ax.spines[:].set(visible=theme.dark, color=theme.gap, linewidth=1)
         ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9, labelpad=6)
     if remark:
         fig.text(0.5, 0.09 / fig.get_figheight(), remark, ha="center", va="center", color=theme.truth)
@@ -171,13 +172,13 @@ def figure_9(theme: Theme, rows: Mapping[str, Appearance], *, tile: int | float 
         bottom = height - 0.42 - tile * (k + 1)
         left = _axes(fig, 1.15, bottom, span, tile - 0.03)
         tag(
-            left.imshow(strip((stats.mean / brightest).float(), theme.background, 1), aspect="auto"),
+            left.imshow(strip((stats.mean / brightest).float(), theme.gap, 1), aspect="auto"),
             f"mean {label}",
         )
         left.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9, labelpad=6)
         right = _axes(fig, 1.15 + span + 0.15, bottom, span, tile - 0.03)
         shown = colors((stats.variance.mean(1) / ceiling).clamp(0, 1).numpy())[..., :3]
-        strips = strip(torch.from_numpy(np.moveaxis(shown, -1, 1)).float(), theme.background, 1)
+        strips = strip(torch.from_numpy(np.moveaxis(shown, -1, 1)).float(), theme.gap, 1)
         tag(right.imshow(strips, aspect="auto"), f"variance {label}")
         note = f"{stats.within:.3f}   {stats.unexplained:.0%}"
         tag(_text(fig, right, 1.03, 0.5, note, theme.ink, ha="left"), f"number {label}")

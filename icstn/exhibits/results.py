@@ -109,7 +109,7 @@ def error_curves(records: Iterable[Record], key: str = "corner_px") -> dict[str,
         key: ``corner_px``, ``median_px`` or ``parameters``.
     """
     groups: dict[tuple[float, str], list[list[float]]] = {}
-    for r in sorted(records, key=lambda r: (r.spec.sigma, r.spec.model)):
+    for r in sorted(records, key=lambda r: (r.spec.sigma, _operations(r.spec.model), r.spec.model)):
         if r.status == "finished":
             by_step = [step[key] for step in r.metrics["by_operations"]]
             groups.setdefault((r.spec.sigma, r.spec.model), []).append(by_step)
@@ -118,9 +118,14 @@ def error_curves(records: Iterable[Record], key: str = "corner_px") -> dict[str,
         most = min(map(len, runs))
         errors = np.array([run[:most] for run in runs])
         spread = errors.std(0, ddof=1) if len(runs) > 1 else None
-        curve = ErrorCurve(errors.mean(0), int(model.rsplit("-", 1)[1]), spread)
+        curve = ErrorCurve(errors.mean(0), _operations(model), spread)
         panels.setdefault(f"σ = {sigma:g} px", {})[model] = curve
     return panels
+
+
+def _operations(model: str) -> int:
+    """The number of warp operations in a model's name, such as 4 in IC-STN-4."""
+    return int(model.rsplit("-", 1)[1])
 
 
 def first_of_each(labels: Tensor, classes: Sequence[int]) -> list[int]:

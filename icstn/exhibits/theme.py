@@ -62,6 +62,11 @@ class Theme:
         """Whether this is the dark mode."""
         return self.name == "dark"
 
+    @property
+    def gap(self) -> str:
+        """Between images that may be black themselves: seen against them in both modes."""
+        return self.grid if self.dark else self.background
+
 
 LIGHT = Theme(
     name="light",
