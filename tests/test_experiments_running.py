@@ -1,0 +1,173 @@
+"""Many runs side by side: failures cost no other run, dead processes are replaced, and status tells."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import runs
+
+from icstn.datasets import DataError
+from icstn.experiments import Records, Spec, StorageError, cells, ensure, running, training
+from icstn.experiments.running import RunsFailedError, Status, raise_failures, status
+from icstn.networks import NotationError
+
+
+def planar(**changes) -> Spec:
+    """A cell of Table 1: its photograph comes with scikit-image."""
+    pytest.importorskip("skimage")
+    short = {"iterations": 50, "batch": 4, "test_items": 8}
+    return cells("table_1", "smoke", models=["IC-STN-2"], **(short | changes))[0]
+
+
+def state_of(records: Records, spec: Spec, seconds: float = 500) -> dict:
+    """Wait for the run's first report."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := training.read_state(records.path(spec)):
+            return found
+        time.sleep(0.01)
+    raise TimeoutError(f"{spec.key} did not start")
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_replaced_and_a_failing_run_costs_no_other(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    victim, bystander = planar(iterations=1500), planar(seed=1)
+    broken = replace(planar(), architecture="[FC(6)]×", seed=2)
+    killed: list[int] = []
+
+    def kill() -> None:
+        killed.append(state_of(records, victim)["process"])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(ValueError, match="number of warp operations"):
+        ensure([victim, broken, bystander], records, device="cpu", workers=2, progress=False)
+    killer.join()
+    assert killed
+    assert killed[0] != os.getpid()
+    assert [records.find(s) is not None for s in (victim, bystander, broken)] == [True, True, False]
+    again = ensure([bystander, victim], records, device="cpu", progress=False)
+    assert [r.spec for r in again] == [bystander, victim]
+
+
+def test_processes_that_always_die_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pools = []
+
+    def dying(specs, *_: object) -> list[Spec]:
+        pools.append(list(specs))
+        return list(specs)
+
+    monkeypatch.setattr(running, "_run_pool", dying)
+    with pytest.raises(RunsFailedError, match="killed again and again"):
+        ensure([planar()], Records(tmp_path), device="cpu", progress=False)
+    assert len(pools) == 1 + running.RETRIES
+
+
+def test_an_interrupt_stops_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped = []
+
+    def interrupted(*_: object):
+        raise KeyboardInterrupt
+
+    original = running._stop
+    monkeypatch.setattr(running, "_finished", interrupted)
+    monkeypatch.setattr(running, "_stop", lambda pool: (stopped.append(pool), original(pool)))
+    with pytest.raises(KeyboardInterrupt):
+        ensure([planar()], Records(tmp_path), device="cpu", workers=1, progress=False)
+    assert len(stopped) == 1
+
+
+class TestFailures:
+    """What is raised in the end."""
+
+    def test_one_reason_is_raised_as_it_is(self) -> None:
+        error = DataError("no data")
+        with pytest.raises(DataError, match="no data"):
+            raise_failures({planar(): error, planar(seed=1): DataError("no data")})
+
+    def test_several_are_listed(self) -> None:
+        failures = {planar(): DataError("no data"), planar(seed=1): OSError("no disk")}
+        with pytest.raises(RunsFailedError, match=r"2 runs failed\n.*: no data\n.*: no disk"):
+            raise_failures(failures)
+
+    def test_errors_that_can_not_be_sent_keep_their_message(self) -> None:
+        """An exception that can't be pickled back would look like a dead process."""
+        original = NotationError("FC(", 3, "expected a number")
+        sent = running.portable(original)
+        assert (type(sent), str(sent)) == (ValueError, str(original))
+        fine = DataError("no data")
+        assert running.portable(fine) is fine
+
+    def test_none(self) -> None:
+        raise_failures({})
+
+
+class TestStatus:
+    """The rows of ``icstn status``."""
+
+    def test_finished_running_left_diverged_and_damaged(self, tmp_path: Path) -> None:
+        records = Records(tmp_path)
+        specs = {s: runs.small_spec(seed=s, iterations=5) for s in range(5)}
+        for seed in (0, 4):
+            runs.train(specs[seed], tmp_path)
+        wild = replace(specs[1], rate_classifier=1e25, optimizer="sgd")
+        runs.train(wild, tmp_path)
+        for seed in (2, 3):
+            records.path(specs[seed]).mkdir()
+            progress = training.Progress(2, 5, 12.5, 4.0)
+            training._write_state(records.path(specs[seed]), specs[seed], progress)
+        damaged = records.path(specs[4]) / "weights.safetensors"
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+        with records.lock(specs[3]):
+            rows = {row.spec: row for row in status(records)}
+        assert {s.seed: rows[s].state for s in specs.values() if s in rows and s.seed != 1} == {
+            0: "finished",
+            2: "left",
+            3: "running",
+            4: "damaged",
+        }
+        assert rows[wild].state == "diverged"
+        assert (rows[specs[0]].step, rows[specs[0]].iterations) == (5, 5)
+        assert rows[specs[0]].error == records.find(specs[0]).test_error
+        assert rows[specs[3]].seconds_left == pytest.approx(3 / 4)
+        assert rows[specs[2]].seconds_left == 0
+        assert str(os.getpid()) in rows[specs[2]].by
+        assert "12.500 %" in str(rows[specs[2]])
+        assert "2/5" in str(rows[specs[2]])
+        assert all(row.spec.key in str(row) for row in rows.values())
+
+    def test_an_empty_folder(self, tmp_path: Path) -> None:
+        assert status(Records(tmp_path)) == []
+
+    def test_ignores_folders_of_others(self, tmp_path: Path) -> None:
+        (tmp_path / "notes").mkdir()
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "state.json").write_text(json.dumps({"step": 1}))
+        assert status(Records(tmp_path)) == []
+
+    def test_prints_an_unknown_error_as_nothing(self) -> None:
+        assert "nan" not in str(Status(planar(), "diverged"))
+
+
+def test_two_threads_on_one_spec_train_it_once(tmp_path: Path) -> None:
+    """The second waits for the first and returns its Record; with no patience it says who is in the way."""
+    spec, results = runs.small_spec(iterations=300), []
+    first = threading.Thread(target=lambda: results.append(runs.train(spec, tmp_path)))
+    first.start()
+    until = time.monotonic() + 60
+    while not Records(tmp_path).locked(spec) and not results and time.monotonic() < until:
+        time.sleep(0.001)
+    assert not results
+    with pytest.raises(StorageError, match="another process is training"):
+        training.train(spec, Records(tmp_path), device="cpu", wait=0)
+    first.join()
+    assert runs.train(spec, tmp_path) == results[0]
