@@ -25,21 +25,25 @@ class Exhibit:
         title: what it shows.
         experiment: the table whose runs it needs, or empty.
         models: only these rows; empty for all.
+        beside: a further experiment whose runs it shows, or empty.
     """
 
     title: str
     experiment: str = ""
     models: tuple[str, ...] = ()
+    beside: str = ""
 
     def specs(self, preset: str, seeds: Iterable[int]) -> list[Spec]:
         """The runs it needs."""
         if not self.experiment:
             return []
-        return cells(self.experiment, preset, seeds, self.models or None)
+        seeds = list(seeds)
+        own = cells(self.experiment, preset, seeds, self.models or None)
+        return own + (cells(self.beside, preset, seeds) if self.beside else [])
 
 
 EXHIBITS: dict[str, Exhibit] = {
-    "table_1": Exhibit("Planar alignment: test error", "table_1"),
+    "table_1": Exhibit("Planar alignment: test error", "table_1", beside="baselines"),
     "table_2": Exhibit("Perturbed MNIST: classification error", "table_2"),
     "table_3": Exhibit("Perturbed GTSRB: classification error", "table_3"),
     "figure_1": Exhibit("The Spatial Transformer"),

@@ -1,15 +1,16 @@
-"""Tables 1 to 3: the paper's numbers beside ours, as HTML, CSV, Markdown and LaTeX."""
+"""Tables 1 to 3, and what stands beside Table 1: numbers as HTML, CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from icstn.experiments import paper
+from icstn.experiments.spec import BASELINES
 from icstn.experiments.storage import Record
 
 #: Columns of :attr:`Table.data`.
@@ -27,7 +28,7 @@ class Table:
     Args:
         name: stem of the files, such as ``"table_2"``.
         title: what stands above it.
-        data: the numbers, one row a cell of the paper (:data:`COLUMNS`).
+        data: the numbers, one row a cell (of a table of the paper: :data:`COLUMNS`).
         text: what is shown, all strings.
         notes: sentences below it.
     """
@@ -114,6 +115,45 @@ def table_1(records: Iterable[Record]) -> Table:
     return Table("table_1", "Table 1. Test error of planar alignment, in pixels", data, text, notes)
 
 
+def table_1_parameters(records: Iterable[Record]) -> Table:
+    """Table 1 once more in the space of warp parameters: the mean L2 norm of what is left of p. Only ours."""
+    records = [r for r in records if r.spec.experiment == "table_1"]
+    data = _measured(records, list(paper.TABLE_1), "parameter_error")
+    text = pd.DataFrame([_row(rows, {"": _mean}) for _, rows in data.groupby("model", sort=False)])
+    title = "Table 1, in warp parameters. Test error of planar alignment, as the L2 norm of p"
+    note = "A warp parameter has no unit: 1 is half the width of the template."
+    return Table("table_1_parameters", title, data, text, (*_notes(records), note))
+
+
+#: Rows of Table 1 that :func:`table_1_classical` repeats.
+REPEATED = ("c-STN-1", "IC-STN-6")
+
+
+def table_1_classical(records: Iterable[Record]) -> Table:
+    """Classical methods on the trials of Table 1: mean and median error in pixels, and failures.
+
+    Args:
+        records: of ``baselines`` and of ``table_1``, from which the initial error and :data:`REPEATED` come.
+    """
+    records = [r for r in records if r.spec.experiment == "baselines" or r.spec.model in REPEATED]
+    data = _measured(records, ["no alignment", *BASELINES, *REPEATED], "test_error")
+    words = {"mean": _mean, "median": lambda cell: _number(cell["median"])}
+    groups = data.groupby("model", sort=False)
+    text = pd.DataFrame([_row(rows, words) | _remarks(str(model), rows) for model, rows in groups])
+    title = "Classical methods on the trials of Table 1, a comparison that the paper does not make"
+    notes = (*_notes(records), *_OF_CLASSICAL)
+    return Table("table_1_classical", f"{title}: test error in pixels", data, text, notes)
+
+
+_OF_CLASSICAL = (
+    "Failed: items in percent, for each σ in turn, that the method itself does not call converged: it left "
+    "the image, its equations were singular, it still moved at the last iteration, or it stopped at what "
+    "does not look like the template. They count in mean and median, with their last warp.",
+    "Learned: numbers that were learned from perturbed samples. Methods that learn nothing draw nothing, and "
+    "run once.",
+)
+
+
 def table_2(records: Iterable[Record]) -> Table:
     """Table 2, perturbed MNIST: test error in percent."""
     return _classification(
@@ -175,6 +215,70 @@ def _data(
     return frame.astype({"sigma": float, "capacity": "Int64"})
 
 
+def _measured(records: Sequence[Record], models: Sequence[str], metric: str) -> pd.DataFrame:
+    """One row a model and σ of Table 1's trials; statistics over the runs that finished."""
+    rows = []
+    for model in models:
+        for sigma in paper.SIGMAS:
+            at = [r for r in records if r.spec.sigma == sigma and _tested(r)]
+            runs = [r for r in at if r.spec.model == model]
+            found = [r.metrics for r in runs] if model != "no alignment" else _initial(at)
+            failed = [m["failed"] / m["test_items"] * 100 for m in found if "failed" in m]
+            errors = pd.Series([m.get(metric) for m in found], dtype=float)
+            rows.append(
+                {
+                    "model": model,
+                    "sigma": sigma,
+                    "ours": errors.mean(),
+                    "sd": errors.std(),
+                    "n": len(errors),
+                    "diverged": 0,
+                    "median": pd.Series([m.get("median_px") for m in found], dtype=float).mean(),
+                    "failed": pd.Series(failed, dtype=float).mean(),
+                    "learned": _capacity(runs) or 0,
+                    "draws": max((r.provenance.get("draws", 0) for r in runs), default=0),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _initial(records: Sequence[Record]) -> list[dict[str, float]]:
+    """Error of the perturbations themselves, which are the same for all."""
+    curves = [r.metrics["by_operations"] for r in records if r.metrics.get("by_operations")]
+    return [{"test_error": c[0]["corner_px"], "median_px": c[0]["median_px"]} for c in curves[:1]]
+
+
+def _row(rows: pd.DataFrame, parts: Mapping[str, Callable[[Mapping], str]]) -> dict[str, str]:
+    """Texts of one model: a few columns for each σ."""
+    cells = rows.to_dict("records")
+    shown = {"Model": cells[0]["model"]}
+    for cell in cells:
+        for name, write in parts.items():
+            shown[f"σ = {cell['sigma']:g}" + (f", {name}" if name else "")] = write(cell)
+    return shown | {"n": _seeds(cells)}
+
+
+def _remarks(model: str, rows: pd.DataFrame) -> dict[str, str]:
+    failed = " / ".join(MISSING if pd.isna(share) else f"{share:.1f}" for share in rows["failed"])
+    learned = int(rows["learned"].max())
+    return {
+        "Failed": MISSING if rows["failed"].isna().all() else failed,
+        "Learned": str(learned) if learned else MISSING,
+        "Method": BASELINES.get(model, ""),
+    }
+
+
+def _mean(cell: Mapping) -> str:
+    if pd.isna(cell["ours"]):
+        return MISSING
+    return _number(cell["ours"]) + ("" if cell["n"] < 2 else f" ± {_number(cell['sd'])}")
+
+
+def _number(value: float) -> str:
+    """Three decimals, or a power of ten for what flew off."""
+    return MISSING if pd.isna(value) else f"{value:.3f}" if value < 1000 else f"{value:.1e}"
+
+
 def _is_cell(record: Record, model: str, sigma: float | None) -> bool:
     same = record.spec.model == model and (sigma is None or record.spec.sigma == sigma)
     return same and not record.stand_in
@@ -203,9 +307,16 @@ def _wide(rows: pd.DataFrame) -> dict[str, str]:
     for cell in cells:
         shown[f"σ = {cell['sigma']:g}, paper"] = f"{cell['paper']:.3f}"
         shown[f"σ = {cell['sigma']:g}, ours"] = _ours(cell, 3)
-    seeds = sorted({cell["n"] for cell in cells})
-    shown["n"] = "–".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
-    return shown | {"Capacity": _count(cells[0]["capacity"]), "Architecture": cells[0]["architecture"]}
+    return shown | {
+        "n": _seeds(cells),
+        "Capacity": _count(cells[0]["capacity"]),
+        "Architecture": cells[0]["architecture"],
+    }
+
+
+def _seeds(cells: Sequence[Mapping]) -> str:
+    counts = sorted({cell["n"] for cell in cells})
+    return "–".join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))
 
 
 def _ours(row: Mapping, digits: int) -> str:
@@ -242,11 +353,12 @@ def _notes(records: Sequence[Record]) -> tuple[str, ...]:
 
 
 def _tested(record: Record) -> bool:
-    return not record.stand_in and {"test_items", "test_draws"} <= set(record.metrics)
+    finished = record.status == "finished" and not record.stand_in
+    return finished and {"test_items", "test_draws"} <= set(record.metrics)
 
 
 def _align(column: str) -> str:
-    return "" if column in ("Model", "Architecture") else ' style="text-align:right"'
+    return "" if column in ("Model", "Architecture", "Method") else ' style="text-align:right"'
 
 
 def _pipes(cells: Sequence[str]) -> str:

@@ -7,15 +7,18 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from icstn.experiments import paper
-from icstn.experiments.spec import EXPERIMENTS, Spec, cells
+from icstn.experiments.spec import BASELINES, EXPERIMENTS, Spec, cells
 from icstn.experiments.storage import Record
+
+#: Experiments that have a cell for each σ.
+PLANAR = ("table_1", "baselines")
 
 
 class Origin(NamedTuple):
     """A run behind a number.
 
     Attributes:
-        experiment, model, sigma: the cell; sigma is None but in Table 1.
+        experiment, model, sigma: the cell; sigma is None but in Table 1 and for the baselines.
         record: the run.
     """
 
@@ -46,7 +49,7 @@ def origins(records: Iterable[Record]) -> list[Origin]:
     for r in records:
         if r.stand_in or r.spec.model not in _models(r.spec.experiment):
             continue
-        sigma = r.spec.sigma if r.spec.experiment == "table_1" else None
+        sigma = r.spec.sigma if r.spec.experiment in PLANAR else None
         found.append(Origin(r.spec.experiment, r.spec.model, sigma, r))
     return sorted(found, key=_order)
 
@@ -75,13 +78,15 @@ def trace(query: str, records: Iterable[Record]) -> str:
 def describe(origin: Origin) -> str:
     """One run in a few lines."""
     r, facts = origin.record, origin.record.provenance
-    unit = "px" if origin.experiment == "table_1" else "%"
+    unit = "px" if origin.experiment in PLANAR else "%"
     low, high = r.metrics.get("interval", (float("nan"),) * 2)
     result = f"{r.test_error:.3f} {unit} [{low:.3f}, {high:.3f}]" if r.status == "finished" else r.status
-    printed = printed_value(origin)
+    printed = (
+        "is not in the paper" if (value := printed_value(origin)) is None else f"the paper prints {value:g}"
+    )
     lines = {
         "cell": origin.cell + (f"  ({origin.variation})" if origin.variation else ""),
-        "test error": f"{result}; the paper prints {printed:g}",
+        "test error": f"{result}; {printed}",
         "record": r.spec.key,
         "command": facts.get("command", "unknown"),
         "commit": facts.get("commit", "unknown") or "unknown",
@@ -94,11 +99,13 @@ def describe(origin: Origin) -> str:
     return "\n".join(f"{name + ':':14}{value}" for name, value in lines.items())
 
 
-def printed_value(origin: Origin) -> float:
-    """The paper's number of the cell."""
+def printed_value(origin: Origin) -> float | None:
+    """The paper's number of the cell; None for a baseline."""
+    if origin.experiment == "baselines":
+        return None
     if origin.experiment == "table_1":
         return paper.TABLE_1[origin.model][paper.SIGMAS.index(origin.sigma or 0.0)]
-    return _models(origin.experiment)[origin.model].error
+    return float(_models(origin.experiment)[origin.model].error)
 
 
 def duration(seconds: float) -> str:
@@ -119,6 +126,7 @@ def _models(experiment: str) -> dict[str, Any]:
         "table_1": paper.TABLE_1,
         "table_2": paper.TABLE_2,
         "table_3": paper.TABLE_3,
+        "baselines": BASELINES,
     }
     return tables[experiment]
 

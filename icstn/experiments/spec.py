@@ -1,4 +1,4 @@
-"""Specs: every cell of Tables 1-3 at every preset, as a frozen, hashable, serializable value."""
+"""Specs: every cell of Tables 1-3, and of what stands beside Table 1, as a frozen, serializable value."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from icstn.experiments import paper
 
-#: Tables that are trained, in order.
-EXPERIMENTS = ("table_1", "table_2", "table_3")
+#: What is run: the tables, and classical methods on Table 1's trials (which the paper does not do).
+EXPERIMENTS = ("table_1", "table_2", "table_3", "baselines")
 
 #: What each preset is for.
 PRESETS = {
@@ -31,8 +31,13 @@ class SpecError(ValueError):
 class Spec:
     """One run: what is trained, on what, and how. Equal specs are equal runs.
 
+    For the classical methods, see :mod:`icstn.experiments.baselines`, some fields have a meaning of their
+    own: ``architecture`` and ``optimizer`` are words, ``iterations`` is the number of steps or stages, and
+    ``batch`` how many perturbations each stage learns from (0 for a method that does not learn).
+
     Attributes:
-        experiment: ``table_1`` (planar alignment), ``table_2`` (MNIST) or ``table_3`` (GTSRB).
+        experiment: ``table_1`` (planar alignment), ``table_2`` (MNIST), ``table_3`` (GTSRB) or
+            ``baselines`` (classical methods on the trials of ``table_1``).
         model: the paper's name of the row, such as ``IC-STN-4(a)``.
         preset: one of :data:`PRESETS`.
         seed: of the initial weights and of the training draws.
@@ -92,7 +97,7 @@ class Spec:
     def key(self) -> str:
         """Readable, unique name of the run, also its folder's name."""
         model = self.model.replace("(", "-").replace(")", "").lower()
-        sigma = f"-sigma{self.sigma:g}" if self.experiment == "table_1" else ""
+        sigma = f"-sigma{self.sigma:g}" if self.experiment in ("table_1", "baselines") else ""
         return f"{self.experiment}-{model}{sigma}-{self.preset}-seed{self.seed}-{self.digest[:10]}"
 
     def json(self) -> str:
@@ -122,7 +127,9 @@ def cells(
     models: Sequence[str] | None = None,
     **changes: Any,
 ) -> list[Spec]:
-    """The Specs of a table: each model (and each σ of Table 1) for each seed.
+    """The Specs of a table: each model (and each σ of Table 1 and of the baselines) for each seed.
+
+    A baseline that draws nothing has a single run, with seed 0.
 
     Args:
         experiment: one of :data:`EXPERIMENTS`.
@@ -144,9 +151,9 @@ def cells(
     for model in models or ():
         _known("model", model, rows)
     wanted = [m for m in rows if models is None or m in models]
-    sigmas = paper.SIGMAS if experiment == "table_1" else (3.5,)
+    sigmas = paper.SIGMAS if experiment in ("table_1", "baselines") else (3.5,)
     made = (_cell(experiment, m, preset, s, x) for s in seeds for m in wanted for x in sigmas)
-    return [_changed(spec, changes) for spec in made]
+    return list(dict.fromkeys(_changed(spec, changes) for spec in made))
 
 
 def cost(spec: Spec) -> float:
@@ -166,16 +173,41 @@ def _planar(model: str) -> str:
     return f"[FC(6)]×{model.rsplit('-', 1)[1]}"
 
 
+#: Classical methods that stand beside Table 1, and what each does, in a word.
+BASELINES: dict[str, str] = {
+    "LK": "forwards additive, Gauss-Newton",
+    "IC-LK": "inverse compositional, Gauss-Newton",
+    "coarse-to-fine": "second-order steps on an image pyramid, IC on the finest level",
+    "SDM": "a cascade of linear regressors on pixels",
+    "conditional-LK": "a cascade of one gradient a pixel",
+}
+
 _ROWS: dict[str, dict[str, str]] = {
     "table_1": {m: _planar(m) for m in paper.TABLE_1},
     "table_2": {m: row.architecture for m, row in paper.TABLE_2.items()},
     "table_3": {m: row.architecture for m, row in paper.TABLE_3.items()},
+    "baselines": BASELINES,
 }
 
 _TASK: dict[str, dict[str, Any]] = {
     "table_1": {"warp": "affine", "image": "chelsea", "std_predictor": 0.0},
     "table_2": {"warp": "homography", "std_classifier": 0.1, "std_predictor": 0.1},
     "table_3": {"warp": "homography", "std_classifier": 0.01, "std_predictor": 0.001},
+    "baselines": {
+        "warp": "affine",
+        "image": "chelsea",
+        "side": "template",
+        "schedule": "constant",
+        **dict.fromkeys(("rate_classifier", "rate_predictor", "std_classifier", "std_predictor"), 0.0),
+    },
+}
+
+_BASELINES: dict[str, dict[str, Any]] = {
+    "LK": {"optimizer": "Gauss-Newton", "iterations": 50, "batch": 0},
+    "IC-LK": {"optimizer": "Gauss-Newton", "iterations": 50, "batch": 0},
+    "coarse-to-fine": {"optimizer": "Gauss-Newton", "iterations": 15, "batch": 0},
+    "SDM": {"optimizer": "ridge regression", "iterations": 6},
+    "conditional-LK": {"optimizer": "L-BFGS", "iterations": 6},
 }
 
 _ADAM = {"optimizer": "adam", "schedule": "cosine", "side": "template"}
@@ -197,6 +229,10 @@ _RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("table_3", "full"): _ADAM | {"iterations": 6000, "test_draws": 3, "restarts": 3},
     ("table_3", "paper"): _SGD
     | {"iterations": 200_000, "test_draws": 10, "rate_classifier": 1e-3, "rate_predictor": 1e-5},
+    ("baselines", "smoke"): {"batch": 300, "test_items": 100},
+    ("baselines", "quick"): {"batch": 2000, "test_items": 2000},
+    ("baselines", "full"): {"batch": 20_000, "test_items": 10_000},
+    ("baselines", "paper"): {"batch": 20_000, "test_items": 10_000},
 }
 
 #: The linear predictors of Table 2's block (b) want smaller steps.
@@ -221,17 +257,20 @@ _COST: dict[str, dict[str, float]] = {
         "IC-STN-4(b)": 9,
     },
     "table_3": {"CNN": 40, "STN": 100, "c-STN-1": 100, "IC-STN-2": 165, "IC-STN-4": 300},
+    "baselines": {"LK": 10, "IC-LK": 5, "coarse-to-fine": 10, "SDM": 100, "conditional-LK": 60},
 }
 
 
 def _cell(experiment: str, model: str, preset: str, seed: int, sigma: float) -> Spec:
     recipe = _TASK[experiment] | _RECIPES[experiment, preset]
     recipe |= _BLOCKS.get((experiment, preset, model[-3:]), {})
+    if experiment == "baselines":
+        recipe |= _BASELINES[model]
     return Spec(
         experiment=experiment,
         model=model,
         preset=preset,
-        seed=int(seed),
+        seed=int(seed) if recipe.get("batch") != 0 else 0,
         architecture=_ROWS[experiment][model],
         sigma=sigma,
         **recipe,

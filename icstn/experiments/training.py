@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from icstn.experiments import baselines
 from icstn.experiments.provenance import now, provenance
 from icstn.experiments.spec import Spec, learning_rate
 from icstn.experiments.storage import (
@@ -31,7 +32,7 @@ from icstn.experiments.storage import (
     save_checkpoint,
     write_atomic,
 )
-from icstn.experiments.tasks import BLOCK, DataOptions, Task, make_task
+from icstn.experiments.tasks import BLOCK, DataOptions, Planar, Task, make_task
 
 #: A run whose mean loss over a block is this many times that of its first block has diverged.
 EXPLOSION = 100.0
@@ -123,7 +124,10 @@ def train(
     with records.lock(spec, wait):
         if (found := records.find(spec)) is not None:
             return found
-        run = _Run(spec, records, make_task(spec, data or DataOptions(), pick_device(device)))
+        task = make_task(spec, data or DataOptions(), pick_device(device))
+        if isinstance(task, Planar) and spec.experiment == "baselines":
+            return baselines.run(spec, records, task)
+        run = _Run(spec, records, task)
         run.reports = [r for r in (report, _tensorboard(log, spec)) if r]
         return run.finish(checkpoint_seconds)
 

@@ -1,0 +1,176 @@
+"""Classical methods on the trials of Table 1, a comparison that the paper does not make.
+
+Each meets the photograph, the template and the test perturbations that the rows of Table 1 meet (they are
+drawn from the same seed), and its error is measured alike: the RMS distance of the corners in template
+pixels, averaged over all items. An item that a method itself flags as failed counts with the warp at which
+it was given up; nothing is left out, so a few items that flew off can make up most of a mean. The median
+stands beside it for that reason.
+
+================  ====================================================================================
+LK                the textbook form: forwards additive, Gauss-Newton, one scale, no blur
+IC-LK             the same, inverse compositional
+coarse-to-fine    the recommended settings of :class:`icstn.classical.Aligner`
+SDM               :class:`icstn.classical.SupervisedDescent` on pixels, trained on the same noise
+conditional-LK    :class:`icstn.classical.ConditionalLK`, trained likewise
+================  ====================================================================================
+
+The two that learn see ``iterations × batch`` perturbations, a new set for each stage, fewer than an IC-STN
+of the same preset does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from icstn.classical import Aligner, ConditionalLK, SupervisedDescent
+from icstn.experiments.provenance import now, provenance
+from icstn.experiments.spec import Spec
+from icstn.experiments.storage import Record, Records
+from icstn.experiments.tasks import Planar
+from icstn.sampling import sample
+
+#: Items that are aligned at once; more would not fit into a processor's cache.
+CHUNK = 64
+
+
+class Found(NamedTuple):
+    """What a method made of some perturbations.
+
+    Attributes:
+        warps: from the initial to the last, ``(steps + 1, items, k)``.
+        status: a word for each item; what is not ``converged`` or ``finished`` has failed.
+    """
+
+    warps: Tensor
+    status: list[str]
+
+
+class Method(NamedTuple):
+    """A method that has learned what it learns.
+
+    Attributes:
+        align: initial warps ``(items, k)`` → :class:`Found`.
+        weights: what was learned.
+    """
+
+    align: Callable[[Tensor], Found]
+    weights: dict[str, Tensor]
+
+
+def run(spec: Spec, records: Records, task: Planar) -> Record:
+    """Fit a method, test it on the trials of Table 1, and save its Record."""
+    facts = provenance(task.device) | {"seed": spec.seed, "started": now(), "data": task.data}
+    before = time.monotonic()
+    method = METHODS[spec.model](spec, task)
+    fitted = time.monotonic()
+    metrics = evaluate(method, task)
+    facts |= {"training_seconds": fitted - before, "test_seconds": time.monotonic() - fitted}
+    facts |= {"steps": spec.iterations, "draws": spec.iterations * spec.batch, "restarts": 0}
+    weights = {name: w.detach().cpu() for name, w in method.weights.items()}
+    facts["finished"] = now()
+    record = Record(spec, "finished", metrics, {"step": [], "loss": [], "error": []}, facts, weights)
+    records.save(record)
+    return record
+
+
+@torch.no_grad()
+def evaluate(method: Method, task: Planar) -> dict[str, Any]:
+    """The metrics of :meth:`icstn.experiments.tasks.Planar.evaluate`, and how many items failed, and how.
+
+    ``by_operations`` has an entry for each step or stage; that of a method with steps of several kinds
+    (coarse to fine, second attempts) holds the first and the last warp only.
+    """
+    p = task.test_warps(task.spec.test_items or 10_000, 0)
+    parts = [method.align(part) for part in p.split(CHUNK)]
+    curve = [task.summary(w) for w in torch.cat([found.warps for found in parts], 1)]
+    status = Counter(word for found in parts for word in found.status)
+    last = curve[-1]
+    return {
+        "test_error": last["corner_px"],
+        "unit": task.unit,
+        "parameter_error": last["parameters"],
+        "median_px": last["median_px"],
+        "interval": last["interval"],
+        "test_items": len(p),
+        "test_draws": 1,
+        "by_operations": curve,
+        "failed": len(p) - status["converged"] - status["finished"],
+        "status": dict(sorted(status.items())),
+    }
+
+
+def template(task: Planar) -> Tensor:
+    """T: the photograph at the true warp, ``(1, 1, height, width)``."""
+    return sample(task.photograph, task.warp.identity(1, device=task.device), task.frame, task.warp)
+
+
+def _plain(algorithm: str) -> Callable[[Spec, Planar], Method]:
+    """Lucas-Kanade without any of what makes it reach further."""
+
+    def prepare(spec: Spec, task: Planar) -> Method:
+        settings: dict[str, Any] = {"algorithm": algorithm, "iterations": spec.iterations}
+        aligner = Aligner(
+            template(task), task.warp, frame=task.frame, levels=1, blur=1, retry=False, **settings
+        )
+
+        def align(p: Tensor) -> Found:
+            found = aligner(task.photograph, p, trajectory=True)
+            assert found.trajectory is not None
+            rest = spec.iterations + 1 - len(found.trajectory)  # all have stopped
+            return Found(torch.cat((found.trajectory, found.p.expand(rest, -1, -1))), found.status)
+
+        return Method(align, {})
+
+    return prepare
+
+
+def _recommended(spec: Spec, task: Planar) -> Method:
+    aligner = Aligner(template(task), task.warp, frame=task.frame, iterations=spec.iterations)
+
+    def align(p: Tensor) -> Found:
+        found = aligner(task.photograph, p)
+        return Found(torch.stack((p, found.p)), found.status)
+
+    return Method(align, {})
+
+
+def _supervised_descent(spec: Spec, task: Planar) -> Method:
+    cascade = SupervisedDescent(task.frame, task.warp, **_learning(spec)).fit(task.photograph)
+    weights = {f"{name}.{i}": w for i, r in enumerate(cascade.regressors_) for name, w in r._asdict().items()}
+    return Method(_cascade(cascade, task), weights)
+
+
+def _conditional_lk(spec: Spec, task: Planar) -> Method:
+    cascade = ConditionalLK(task.frame, task.warp, **_learning(spec)).fit(task.photograph)
+    return Method(_cascade(cascade, task), {"gradients": cascade.gradients_})
+
+
+def _learning(spec: Spec) -> dict[str, Any]:
+    return {"sigma": spec.sigma, "stages": spec.iterations, "samples": spec.batch, "seed": spec.seed}
+
+
+def _cascade(cascade: SupervisedDescent | ConditionalLK, task: Planar) -> Callable[[Tensor], Found]:
+    def align(p: Tensor) -> Found:
+        found = cascade.align(task.photograph, p, trajectory=True)
+        assert found.trajectory is not None
+        flags = zip(found.singular.tolist(), found.left_image.tolist(), strict=True)
+        words = ["singular" if bad else "left the image" if left else "finished" for bad, left in flags]
+        return Found(found.trajectory, words)
+
+    return align
+
+
+#: How each method is made ready.
+METHODS: dict[str, Callable[[Spec, Planar], Method]] = {
+    "LK": _plain("FA"),
+    "IC-LK": _plain("IC"),
+    "coarse-to-fine": _recommended,
+    "SDM": _supervised_descent,
+    "conditional-LK": _conditional_lk,
+}
