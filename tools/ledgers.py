@@ -279,9 +279,10 @@ def summary_page(evidence: Evidence, documents: set[str]) -> str:
         _wrap(
             "The table sets the paper's test errors beside ours: the mean over seeds with its 95 % "
             "interval, from the best preset that has been run. ✓ marks a cell whose mean is at or "
-            "below the paper's, ✗ one that is above it by more than its interval, ? anything else. A "
-            "lower error is no refutation: it says that the recipe (optimizer, schedule, number of "
-            "steps) mattered more than what the paper varied."
+            "below the paper's, ✗ one that is above it by more than its interval, ? anything else. "
+            "Table 1 is measured on another photograph than the paper's, so its cells can be compared in "
+            "size but not digit by digit. Where ours are lower, that is no refutation: the recipe "
+            "(optimizer, schedule, number of steps) then mattered more than what the paper varied."
         ),
         "",
         *([f"**{reached} of {len(have)} cells are at or below the paper's error.**\n"] if have else
