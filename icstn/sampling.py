@@ -98,7 +98,7 @@ def warp_grid(
         warp: the family of ``p``.
         image_size: ``(height, width)`` of the image in pixels.
     """
-    m = _to_image(frame, image_size, p) @ warp.matrix(p)
+    m = _to_image(frame, image_size, p.dtype, p.device) @ warp.matrix(p)
     if warp.projective:
         return _Projection.apply(m, _points(frame, p.dtype, p.device)).view(-1, frame.height, frame.width, 2)
     gx, gy = frame.axes(p)
@@ -190,9 +190,12 @@ def _grid_sample(image: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 
-def _to_image(frame: Frame, image_size: tuple[int, int], like: Tensor) -> Tensor:
+@lru_cache(maxsize=32)
+def _to_image(frame: Frame, image_size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Matrix from the frame's normalised coordinates to the image's own [-1, 1]²."""
     height, width = image_size
     (cx, cy), (ex, ey) = frame.center, frame.half_extent
     sx, sy = 2 / (width - 1), 2 / (height - 1)
-    return like.new_tensor([[ex * sx, 0, cx * sx - 1], [0, ey * sy, cy * sy - 1], [0, 0, 1]])
+    rows = [[ex * sx, 0, cx * sx - 1], [0, ey * sy, cy * sy - 1], [0, 0, 1]]
+    with torch.inference_mode(False):
+        return torch.tensor(rows, dtype=dtype, device=device)

@@ -60,7 +60,7 @@ def run(
         client = distributed.Client(address, timeout="20s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise StorageError(f"no dask scheduler answers at {address} ({error})") from error
-    with client:
+    with client, client.as_current():
         resources = _resources(client, device)
         arguments = (str(records.folder.resolve()), device, data or DataOptions(), log)
         options = {"retries": RETRIES, "pure": False, "resources": resources}

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from icstn.experiments import baselines
+from icstn.experiments.capture import Step, capture, compiled, pick_mode
 from icstn.experiments.provenance import now, provenance
 from icstn.experiments.spec import Spec, learning_rate
 from icstn.experiments.storage import (
@@ -102,6 +103,7 @@ def train(
     checkpoint_seconds: float = 15.0,
     wait: float = -1,
     log: Path | None = None,
+    mode: str = "auto",
 ) -> Record:
     """Train a spec, or finish it where it was left, or return its Record if it is there.
 
@@ -114,6 +116,7 @@ def train(
         checkpoint_seconds: least time between two checkpoints.
         wait: seconds to wait for another process on the same spec; negative waits for ever.
         log: folder for TensorBoard event files, or none.
+        mode: how a step is run, see :mod:`icstn.experiments.capture`.
 
     Raises:
         DataError: the data can't be had.
@@ -128,6 +131,7 @@ def train(
         if isinstance(task, Planar) and spec.experiment == "baselines":
             return baselines.run(spec, records, task)
         run = _Run(spec, records, task)
+        run.mode = pick_mode(mode, task.device)
         run.reports = [r for r in (report, _tensorboard(log, spec)) if r]
         return run.finish(checkpoint_seconds)
 
@@ -156,6 +160,8 @@ class _Run:
         self.checkpoint = self.folder / "checkpoint.safetensors"
         self.milestone = self.folder / "milestone.safetensors"
         self.shown = 0.0
+        self.mode = "eager"
+        self.step: Step | None = None
         self.reports: list[Report] = []
         self.started = now()
         model = task.model()
@@ -175,7 +181,7 @@ class _Run:
         return record
 
     def _train(self, checkpoint_seconds: float) -> str:
-        saved = time.monotonic()
+        saved = float("-inf")  # the first checkpoint is due after the first block
         while self.state.step < self.spec.iterations:
             before = time.monotonic()
             loss, error, steps = self._block()
@@ -202,11 +208,21 @@ class _Run:
             if i == steps:
                 break
             set_rates(spec, state.optimizer, state.step + i)
-            total += train_step(spec, self.task, state, batch)
+            total += self._step(batch)
         state.step += steps
         total[0] += sum(0 * p.detach().sum() for p in state.model.parameters())  # NaN if any weight is
         loss, error = (total / steps).tolist()
         return loss, error, steps
+
+    def _step(self, batch: Any) -> Tensor:
+        if self.step is None:
+            state, model = self.state, self.state.model
+            if self.mode == "compile":
+                model = compiled(model)
+            self.step = lambda batch: train_step(self.spec, self.task, state, batch, model)
+            if self.mode == "graph":
+                self.step = capture(self.step, batch, lambda: state.tensors().values())
+        return self.step(batch)
 
     def _diverged(self, loss: float) -> bool:
         first = self.state.curve["loss"][0] if self.state.curve["loss"] else loss
@@ -218,7 +234,7 @@ class _Run:
         if restarts > self.spec.restarts:
             return False
         fresh = self.task.model()
-        self.state = State(fresh, make_optimizer(self.spec, fresh))
+        self.state, self.step = State(fresh, make_optimizer(self.spec, fresh)), None
         if self.milestone.is_file():
             self.state.load(*load_checkpoint(self.milestone, self.spec))
         self.state.restarts, self.state.seconds = restarts, seconds
@@ -256,9 +272,14 @@ class _Run:
         return Record(self.spec, status, metrics, self.state.curve, facts, weights)
 
 
-def train_step(spec: Spec, task: Task, state: State, batch: Any) -> Tensor:
-    """One step: forward, backward, update. Returns loss and error ``(2,)`` without waiting for the device."""
-    result = task.loss(state.model, batch)  # type: ignore[arg-type]
+def train_step(
+    spec: Spec, task: Task, state: State, batch: Any, model: torch.nn.Module | None = None
+) -> Tensor:
+    """One step: forward, backward, update. Returns loss and error ``(2,)`` without waiting for the device.
+
+    ``model`` is the state's model in another form, compiled for example.
+    """
+    result = task.loss(state.model if model is None else model, batch)  # type: ignore[arg-type]
     state.optimizer.zero_grad(set_to_none=True)
     result.loss.backward()
     if spec.clip:
@@ -270,21 +291,29 @@ def train_step(spec: Spec, task: Task, state: State, batch: Any) -> Tensor:
 
 def make_optimizer(spec: Spec, model: torch.nn.Module) -> torch.optim.Optimizer:
     """The spec's optimizer: the geometric predictor is its first group, the classifier its second."""
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for n, p in model.named_parameters() if n.startswith("transformer.")]},
         {"params": [p for n, p in model.named_parameters() if n.startswith("classifier.")]},
     ]
+    device = next(model.parameters()).device
+    on_gpu = device.type == "cuda"
+    for group in groups:  # on a GPU a tensor, which a CUDA graph reads anew at each step
+        group["lr"] = torch.ones((), device=device) if on_gpu else 1.0
     if spec.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=1.0, fused=True)
+        return torch.optim.SGD(groups, fused=True)
     if spec.optimizer == "adam":
-        return torch.optim.Adam(groups, lr=1.0, fused=True)
+        return torch.optim.Adam(groups, fused=True, capturable=on_gpu)
     raise ValueError(f"unknown optimizer {spec.optimizer!r}: choose adam or sgd")
 
 
 def set_rates(spec: Spec, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Learning rates of both groups at a step."""
     for group, base in zip(optimizer.param_groups, (spec.rate_predictor, spec.rate_classifier), strict=True):
-        group["lr"] = learning_rate(spec, base, step)
+        rate = learning_rate(spec, base, step)
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
