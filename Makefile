@@ -1,7 +1,7 @@
 # make reproduce   trains what is missing, renders every table and figure, builds the book
 # make book        builds the book from the committed notebooks, strictly
 # make test        every test
-# make notebooks   reruns the committed notebooks and writes them back
+# make notebooks   reruns the committed notebooks and writes them and the README's results back
 # make clean       removes what the above built (not .venv, not your records)
 #
 # Each of them first sets up .venv by itself; Python 3.11 or newer and make are all it takes.
@@ -32,6 +32,7 @@ test: $(STAMP)
 
 notebooks: $(STAMP)
 	$(BIN)/python tools/notebooks.py $(NOTEBOOKS)
+	$(BIN)/python tools/readme.py
 
 clean:
 	rm -rf _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
