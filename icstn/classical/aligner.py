@@ -13,18 +13,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from icstn.classical.lucas_kanade import ALGORITHMS, Algorithm, Fixed, Step, hessian, solve, steepest_descent
-from icstn.classical.pyramid import Image, Scale, Template, box, moments, pyramid
+from icstn.classical.pyramid import ALL, Image, Rows, Scale, Template, box, moments, pyramid
 from icstn.sampling import Frame
 from icstn.warps import Warp, family
 
-#: Floats of steepest descent images that one chunk of a batch may hold, so that they stay in the cache.
-CHUNK = 2**18
+#: Floats that one chunk of a batch may hold, so that they stay in the cache.
+CHUNK = 2**19
 #: A coarse level hands over when its last step was this fraction of one of its own pixels.
 COARSE_TOL = 0.25
 #: λ of the second attempt.
 RETRY_DAMPING = 0.01
 
-Rows = slice | Tensor
 Part = TypeVar("Part")
 FLAGS = ("left_image", "singular", "mismatch")
 
@@ -42,7 +41,8 @@ class AlignmentResult:
         overlap: fraction of the template's samples that lie inside the image.
         left_image: the overlap fell below the aligner's minimum, or the warp folded over.
         singular: the Hessian could not be solved on the finest level.
-        mismatch: it stopped at a place that does not look like the template (correlation too low).
+        mismatch: it stopped at a place that does not look like the template: the correlation is too low, or
+            the residual too large for it (a change of light, say, without ``normalize``).
         trajectory: every warp from the initial to the last, ``(steps + 1, batch, k)``, if asked for.
     """
 
@@ -84,6 +84,8 @@ class _State:
         return cls(p, torch.zeros(p.shape[0], dtype=torch.long, device=p.device), ~no, no, no, no)
 
     def select(self, r: Rows) -> _State:
+        if r is ALL:
+            return self
         return _State(
             self.p[r], self.iterations[r], self.active[r], self.done[r], self.left[r], self.singular[r]
         )
@@ -238,16 +240,20 @@ class Aligner:
         keep: bool = False,
         whole: bool = False,
         damping: float | None = None,
-        rows: Rows = slice(None),
+        rows: Rows = ALL,
     ) -> AlignmentResult:
         """All levels, for the rows of the batch that image and p hold, in chunks or as a whole."""
         state, path = _State.start(p), [p] if keep else None
         images = pyramid(image, self.levels)
         for level, (T_all, fixed_all) in reversed(list(enumerate(self._templates(frame)))):
             T_rows, fixed_rows = T_all.select(rows), _select(fixed_all, rows)
-            step = p.shape[0] if whole else self._chunk(T_all)
+            step = (
+                p.shape[0]
+                if whole
+                else self._chunk(T_all, fixed_all is not None and fixed_all.sd.shape[0] == 1)
+            )
             parts, results = [], []
-            for r in (slice(i, i + step) for i in range(0, p.shape[0], step)):
+            for r in _slices(p.shape[0], step):
                 pixels = images[level] if image.shape[0] == 1 else images[level][r]
                 T, fixed, s = T_rows.select(r), _select(fixed_rows, r), state.select(r)
                 I = Image(T.scale, box(pixels, self.blur), (image.shape[-2], image.shape[-1]))
@@ -316,12 +322,14 @@ class Aligner:
         overlap = one.expand(e.shape[0]) if inside is None else mask.mean((1, 2))
         seen = overlap.clamp(min=1e-6)
         residual = (((e - T.T) * mask).square().mean((1, 2)) / seen).sqrt()
-        contrast, (_, std) = T.contrast(inside), moments(IWxp, inside)
-        flat = std.flatten() <= 50 * torch.finfo(e.dtype).eps * IWxp.abs().amax((1, 2))
-        correlation = (IWxp * contrast * mask).mean((1, 2)) / (seen * std.flatten())
-        correlation = torch.where(flat, torch.zeros_like(seen), correlation).clamp(-1, 1)
+        mean, std = (m.flatten() for m in moments(IWxp, inside))
+        flat = std <= 50 * torch.finfo(e.dtype).eps * (mean.abs() + std)
+        correlation = (IWxp * T.contrast(inside) * mask).mean((1, 2)) / (seen * std)
+        correlation = correlation.masked_fill(flat, 0).clamp(-1, 1)
         left = s.left | (overlap < self.min_overlap)
-        mismatch = s.done & ~(correlation >= self.min_correlation)
+        # of two signals of unit variance, (1 - correlation) is half the mean squared difference
+        most = (2 * (1 - self.min_correlation)) ** 0.5 * T.std
+        mismatch = s.done & ~((correlation >= self.min_correlation) & (residual <= most))
         converged = s.done & ~(left | s.singular | mismatch)
         return AlignmentResult(
             s.p, converged, s.iterations, residual, correlation, overlap, left, s.singular, mismatch
@@ -386,11 +394,11 @@ class Aligner:
             )
         return p.to(image.dtype).expand(batch, -1).contiguous()
 
-    def _chunk(self, T: Template) -> int:
+    def _chunk(self, T: Template, shared: bool) -> int:
         if T.T.device.type != "cpu":
             return 2**30
-        per_item = T.T.shape[1] * T.T.shape[2] * self.warp.dim
-        return max(1, CHUNK * torch.get_num_threads() // per_item)
+        floats = T.T.shape[1] * T.T.shape[2] * (4 if shared else 4 + 2 * self.warp.dim)
+        return max(1, CHUNK * torch.get_num_threads() // floats)
 
 
 class _Best:
@@ -485,7 +493,14 @@ def _algorithm(name: str, warp: Warp) -> Algorithm:
 
 
 def _select(fixed: Fixed | None, r: Rows) -> Fixed | None:
-    return fixed if fixed is None or fixed.sd.shape[0] == 1 else Fixed(fixed.sd[r], fixed.H[r])
+    if fixed is None or fixed.sd.shape[0] == 1 or r is ALL:
+        return fixed
+    return Fixed(fixed.sd[r], fixed.H[r])
+
+
+def _slices(n: int, step: int) -> list[slice]:
+    """Chunks of a batch; a single one is everything, which needs no indexing."""
+    return [ALL] if step >= n else [slice(i, i + step) for i in range(0, n, step)]
 
 
 def _join(parts: list[Part]) -> Part:

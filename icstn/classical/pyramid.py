@@ -21,6 +21,8 @@ from icstn.sampling import Frame
 from icstn.warps import Warp, corners, off_horizon
 
 Gradient = tuple[Tensor, Tensor]  # along x and along y, (batch, C, N) each
+Rows = slice | Tensor  # of a batch
+ALL = slice(None)
 
 
 def pyramid(x: Float[Tensor, "b c h w"], levels: int) -> list[Tensor]:
@@ -147,6 +149,17 @@ class Scale:
             self._bases[key] = torch.cat([o for o, _ in parts]), torch.cat([b for _, b in parts], -1)
         return self._bases[key]
 
+    def per_unit(self, image_size: tuple[int, int]) -> Tensor:
+        """Pixels in one unit of the full-size image's [-1, 1]², ``(2, 1)``."""
+        if image_size not in self._units:
+            height, width = image_size
+            self._units[image_size] = self.like.new_tensor([[(width - 1) / 2], [(height - 1) / 2]])
+        return self._units[image_size]
+
+    @cached_property
+    def _units(self) -> dict[tuple[int, int], Tensor]:
+        return {}
+
     @cached_property
     def _bases(self) -> dict[tuple[tuple[int, int], tuple[int, int]], tuple[Tensor, Tensor]]:
         return {}
@@ -208,6 +221,7 @@ class Template:
         self.T = values.flatten(2)  # (batch or 1, C, N)
         self.dT = self.differentiate(self.T)
         self._contrast: Tensor | None = None
+        self.std = moments(self.T, None)[1].flatten()
         self.photometric = moments(self.T, None) if normalize else None
         self._basis = self._photometric_basis(None) if normalize else None
 
@@ -249,11 +263,12 @@ class Template:
         n = n.flatten(2)
         return n / n.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
 
-    def select(self, rows: slice | Tensor) -> Template:
+    def select(self, rows: Rows) -> Template:
         """Those items of the batch (a single template serves all)."""
-        if self.T.shape[0] == 1:
+        if self.T.shape[0] == 1 or rows is ALL:
             return self
         part = copy(self)
+        part.std = self.std[rows]
         part._contrast = None if self._contrast is None else self._contrast[rows]
         part.T, part.dT = self.T[rows], (self.dT[0][rows], self.dT[1][rows])
         if self.photometric is not None:
@@ -274,7 +289,7 @@ class Image:
         self.scale = scale
         self.pixels = pixels
         self._offset, self._basis = scale.basis(image_size, (pixels.shape[-2], pixels.shape[-1]))
-        self._per_unit = pixels.new_tensor([[(image_size[1] - 1) / 2], [(image_size[0] - 1) / 2]])
+        self._per_unit = scale.per_unit(image_size)
         self._last: tuple[Tensor, Placement] | None = None
 
     def place(self, p: Tensor) -> Placement:
@@ -309,15 +324,6 @@ class Image:
             pixels = pixels.expand(grid.shape[0], -1, -1, -1)
         return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
-    def select(self, rows: slice | Tensor) -> Image:
-        """Those items of the batch (a single image serves all)."""
-        if self.pixels.shape[0] == 1:
-            return self
-        part = copy(self)
-        part.__dict__.pop("_with_gradient", None)
-        part.pixels, part._last = self.pixels[rows], None
-        return part
-
 
 class Placement:
     """Where the template's samples and corners lie in an image, for a batch of warps.
@@ -333,12 +339,13 @@ class Placement:
         self._rows = terms[:, d * w : -4 * d].view(-1, d, scale.height, 1)
         h = terms[:, -4 * d :].view(-1, d, 4)
         self.depth = h[:, 2:] if d == 3 else None
-        self.corners = h if self.depth is None else h[:, :2] / off_horizon(self.depth)
+        self.corners = h if self.depth is None else h[:, :2] / self.depth  # not finite on the horizon
 
     def contained(self) -> bool:
         """Whether every corner of every item lies inside the image, and none behind the horizon."""
-        inside = bool(self.corners.abs().amax() <= 1)
-        return inside and (self.depth is None or bool(self.depth.amin() > 1e-3))
+        if self.depth is not None and not bool(self.depth.amin() > 1e-3):
+            return False
+        return bool(self.corners.abs().amax() <= 1)
 
     def grid(self) -> tuple[Tensor, Tensor | None]:
         """Grid in the level's [-1, 1]² and the mask of the samples inside it (None: all)."""

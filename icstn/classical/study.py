@@ -213,6 +213,7 @@ def convergence(
     iterations: int = 15,
     threshold: float = 1.0,
     size: int = 100,
+    centers: Sequence[tuple[int, int] | None] | None = None,
     **settings: Any,
 ) -> list[Convergence]:
     """Frequency and rate of convergence against σ, as Baker and Matthews (2004) measured them.
@@ -230,12 +231,16 @@ def convergence(
         iterations: steps.
         threshold: RMS error in pixels under which a trial has converged.
         size: of the template in pixels.
+        centers: top-left pixel ``(x, y)`` of each photograph's template; by default in the middle.
         settings: further settings of the :class:`~icstn.classical.Aligner`.
     """
     plain = {"levels": 1, "blur": 1, "tol": 0.0, "retry": False, "min_overlap": 0.1} | settings
     rows = []
     for sigma in sigmas:
-        trials = [make_trials(x, n, sigma, warp, generator=generator, size=size) for x in photos]
+        trials = [
+            make_trials(x, n, sigma, warp, generator=generator, size=size, center=c)
+            for x, c in zip(photos, centers or [None] * len(photos), strict=True)
+        ]
         errors = {}
         for name in algorithms:
             errors[name] = torch.cat([_errors(t, name, iterations, plain) for t in trials], 1)

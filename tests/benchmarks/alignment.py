@@ -26,6 +26,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from torch import Tensor
 
 from icstn.classical import ALGORITHMS, Aligner
 from icstn.classical.pyramid import Image, Scale, Template
-from icstn.classical.study import Trials, canonical_points, make_trials, wilson
+from icstn.classical.study import Trials, canonical_points, convergence, make_trials, wilson
 from icstn.datasets import photograph
 from icstn.experiments.provenance import commit, cpu_model, now
 from icstn.sampling import Frame
@@ -376,13 +377,14 @@ def _stepper(algorithm: Any, T: Template, I: Image) -> Callable[[], Any]:  # noq
 # ---------------------------------------------------------------------------------- the report
 
 
-def run(trials: int, few: int, rounds: int) -> dict[str, Any]:
+def run(trials: int, few: int, rounds: int, effort: int) -> dict[str, Any]:
     """The whole report."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     report: dict[str, Any] = {
         "date": now(), "commit": commit(), "processor": cpu_model(), "python": platform.python_version(),
-        "command": f"python tests/benchmarks/alignment.py --trials {trials} --slow {few} --rounds {rounds}",
+        "command": f"python tests/benchmarks/alignment.py --trials {trials} --slow {few} "
+        f"--rounds {rounds} --study {effort}",
         "threads": 1, "versions": {p: _version(p) for p in PACKAGES}, "tables": {}, "throughput": {},
     }  # fmt: skip
     for warp in ("affine", "homography"):
@@ -394,7 +396,27 @@ def run(trials: int, few: int, rounds: int) -> dict[str, Any]:
                 warp, threads, rounds
             )
     report["cost"] = cost(max(5, rounds))
+    report["study"] = study(effort)
     return report
+
+
+def study(n: int) -> list[dict[str, Any]]:
+    """Baker and Matthews' experiment with every variant, n trials of each photograph for each σ."""
+    rows = []
+    for warp, names in (
+        ("affine", ("FA", "FC", "ESM", "IC", "IA")),
+        ("homography", ("FA", "FC", "ESM", "IC")),
+    ):
+        rows += convergence(
+            [gray(name) for name in PLACES],
+            warp=warp,
+            sigmas=(2, 4, 6, 8, 10),
+            n=n,
+            generator=torch.Generator().manual_seed(0),
+            algorithms=names,
+            centers=list(PLACES.values()),
+        )
+    return [{**asdict(row), "rate": [round(e, 5) for e in row.rate]} for row in rows]
 
 
 def _version(package: str) -> str | None:
@@ -435,13 +457,12 @@ def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description="Align images with the library and with its peers.")
     parser.add_argument("--trials", type=int, default=200, help="for each σ, half of them of each photograph")
-    parser.add_argument(
-        "--slow", type=int, default=10, help="trials that kornia, which is slow, is given of each half"
-    )
+    parser.add_argument("--slow", type=int, default=10, help="trials of each half that the slow peers get")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of the throughput and the cost")
+    parser.add_argument("--study", type=int, default=100, help="trials of each photograph for each σ")
     parser.add_argument("--dry", action="store_true", help="print only")
     arguments = parser.parse_args()
-    report = run(arguments.trials, arguments.slow, arguments.rounds)
+    report = run(arguments.trials, arguments.slow, arguments.rounds, arguments.study)
     if not arguments.dry:
         (HERE / "alignment.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         (HERE / "alignment.md").write_text(markdown(report))
