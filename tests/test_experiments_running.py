@@ -86,10 +86,11 @@ def test_an_interrupt_stops_the_processes(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 class Unsendable(ValueError):
-    """Made from two arguments, where pickle will hand it one."""
+    """Made from two arguments where pickle will hand it one, and holding what can't be pickled."""
 
     def __init__(self, text: str, at: int) -> None:
         super().__init__(f"{text} at {at}")
+        self.read_again = lambda: text
 
 
 class TestFailures:

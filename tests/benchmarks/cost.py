@@ -1,0 +1,63 @@
+"""What every preset costs, worked out from the measured steps of speed.json.
+
+python tests/benchmarks/cost.py      # writes book/assets/cost.md, which the page on clusters shows
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from icstn.experiments import Spec, cells
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent.parent / "book" / "assets" / "cost.md"
+TABLES = ("table_1", "table_2", "table_3")
+PRESETS = ("quick", "full", "paper")
+
+
+def hours(spec: Spec, report: dict[str, Any]) -> float:
+    """Core-hours of a run's training: its steps times the processor time of one."""
+    if spec.experiment == "table_1":
+        step = report["planar"][spec.model]
+    else:
+        step = report["rows"][spec.experiment][spec.model]["ours"]
+    return spec.iterations * step["cpu_ms"] / 3.6e6
+
+
+def makespan(costs: list[float], workers: int) -> float:
+    """Hours until the last is done, the longest first, each to whoever is free."""
+    busy = [0.0] * workers
+    for cost in sorted(costs, reverse=True):
+        busy[busy.index(min(busy))] += cost
+    return max(busy)
+
+
+def row(preset: str, table: str, report: dict[str, Any]) -> str:
+    specs = [s for t in TABLES if table in (t, "all") for s in cells(t, preset)]
+    costs = [hours(spec, report) for spec in specs]
+    name = "**all**" if table == "all" else table.replace("_", " ").capitalize()
+    wall = [makespan(costs, n) for n in (1, 8, 64)]
+    numbers = [sum(costs), max(costs), *wall]
+    return f"| {preset} | {name} | {len(specs)} | " + " | ".join(map(shown, numbers)) + " |"
+
+
+def shown(value: float) -> str:
+    """Two digits, which is as far as such an estimate goes."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.095 else f"{value:.2f}"
+
+
+def page(report: dict[str, Any]) -> str:
+    lines = [
+        "| preset | | runs | core-hours | longest run | on 1 core | on 8 | on 64 |",
+        "|:--|:--|--:|--:|--:|--:|--:|--:|",
+    ]
+    lines += [row(preset, table, report) for preset in PRESETS for table in (*TABLES, "all")]
+    where = f"Hours for one seed, from steps measured on one core ({report['processor']})"
+    return "\n".join(lines) + f"\n\n{where} with PyTorch {report['torch']}; testing is not counted.\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(json.loads((HERE / "speed.json").read_text())))
+    print(PAGE.read_text())

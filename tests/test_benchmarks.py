@@ -1,0 +1,65 @@
+"""The speed table and the costs that the book shows are what the code makes of the measurements."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import cost  # noqa: E402
+import speed  # noqa: E402
+
+from icstn.experiments import cells  # noqa: E402
+
+REPORT = json.loads((BENCHMARKS / "speed.json").read_text())
+
+
+def test_pages_are_made_of_the_committed_measurements() -> None:
+    assert (BENCHMARKS / "speed.md").read_text() == speed.markdown(REPORT)
+    assert cost.PAGE.read_text() == cost.page(REPORT)
+
+
+def test_every_row_was_measured() -> None:
+    for table in ("table_2", "table_3"):
+        assert list(REPORT["rows"][table]) == [s.model for s in cells(table)]
+        assert REPORT["sums"][table] == speed.total(REPORT["rows"][table])
+
+
+def test_makespan_fills_the_workers() -> None:
+    assert cost.makespan([3, 1, 1, 1], 2) == 3
+    assert cost.makespan([1, 1, 1, 1], 1) == 4
+    assert cost.makespan([5.0, 1.0], 8) == 5
+
+
+@pytest.mark.parametrize("model", ["STN(a)", "IC-STN-2(a)", "c-STN-2(a)", "CNN(b)"])
+def test_the_plain_step_computes_what_ours_does(model: str) -> None:
+    """The same weights, images and warps give the same logits: a ratio of speeds compares like with like."""
+    spec = cells("table_2", "smoke", models=[model], batch=4)[0]
+    data, frame, standardize = speed.random_data("table_2")
+    plain, ours = (side(spec, data, frame, standardize) for side in (speed.Plain, speed.Ours))
+    network = ours.state.model
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for a, b in zip(network.parameters(), plain.parameters(), strict=True):
+            a.copy_(torch.randn(a.shape, generator=generator) * 0.01)
+            b.copy_(a)
+    image = torch.rand(4, 1, 28, 28, generator=generator)
+    p = 0.1 * torch.randn(4, 8, generator=generator)
+    torch.testing.assert_close(plain.logits(image, p), network(image, p), atol=1e-5, rtol=1e-4)
+
+
+def test_the_plain_perturbation_has_the_papers_size() -> None:
+    spec = cells("table_2", "smoke", models=["CNN(b)"], batch=4000)[0]
+    plain = speed.Plain(spec, *speed.random_data("table_2"))
+    p = plain.perturbation()
+    corners = torch.tensor([[-1.0, -1, 1], [1, -1, 1], [1, 1, 1], [-1, 1, 1]]).T
+    moved = plain.matrix(p) @ corners
+    shift = moved[:, :2] / moved[:, 2:] - corners[:2]
+    sigma = spec.sigma * 2 / 28
+    assert shift.std().item() == pytest.approx(sigma * 2**0.5, rel=0.03)
