@@ -1,6 +1,6 @@
 """One training step of every row of Tables 2 and 3: ours beside a plain implementation of the same step.
 
-    python tests/benchmarks/speed.py                  # the whole table, into speed.json and speed.md
+    python tests/benchmarks/speed.py                  # the whole table, into speed.json and the book
     python tests/benchmarks/speed.py --only "IC-STN-4(a)" --rounds 5 --dry
 
 The plain step is what the authors' released code does, written anew in idiomatic PyTorch: the perturbation is
@@ -41,6 +41,7 @@ from icstn.networks import FC, Architecture, Pool, Stack
 from icstn.sampling import Frame
 
 HERE = Path(__file__).parent
+PAGE = HERE.parent.parent / "book" / "assets" / "speed.md"
 
 
 # ---------------------------------------------------------------------------------- the plain step
@@ -423,7 +424,7 @@ def main() -> None:
     print(markdown(report))
     if not options.dry and not options.only:
         (HERE / "speed.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-        (HERE / "speed.md").write_text(markdown(report))
+        PAGE.write_text(markdown(report))
 
 
 if __name__ == "__main__":
