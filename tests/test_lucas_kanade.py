@@ -193,6 +193,25 @@ def test_a_batch_is_the_same_as_one_at_a_time(photo):
     assert together.status == [s for a in alone for s in a.status]
 
 
+def test_a_batch_is_the_same_in_chunks_and_on_two_threads(photo, monkeypatch):
+    t = trials(photo, 2.0, "affine", n=11)
+    aligner = Aligner(t.template, "affine")
+    whole = aligner(t.images)
+    monkeypatch.setattr("icstn.classical.aligner.CHUNK", 48 * 48 * 40)
+    monkeypatch.setattr("icstn.classical.aligner.PART", 3)
+    threads = torch.get_num_threads()
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            chunked = aligner(t.images)
+            assert torch.get_num_threads() == n
+            assert torch.allclose(chunked.p, whole.p, atol=2e-4)
+            assert chunked.status == whole.status
+            assert not chunked.p.requires_grad
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_one_template_each_and_one_image_for_all(photo):
     t = trials(photo, 1.5, "affine")
     each = Aligner(t.template.expand(8, -1, -1, -1).contiguous(), "affine")(t.images)
