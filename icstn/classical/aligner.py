@@ -435,25 +435,23 @@ class _Best:
 
     def __init__(self, damping: float) -> None:
         self._initial = damping
-        self._kept: tuple[Tensor, Step, Tensor] | None = None
+        self._kept: tuple[tuple[Tensor, ...], Tensor] | None = None
 
     def choose(self, p: Tensor, step: Step) -> tuple[Tensor, Step, Tensor]:
         """The better of the new warp and the best so far, its step, and λ."""
-        overlap = torch.ones_like(step.cost) if step.overlap is None else step.overlap
-        new = (p, step.H.expand(p.shape[0], -1, -1), step.b, step.cost, overlap)
-        if self._kept is None:
-            damping = torch.full_like(step.cost, self._initial)
-        else:
-            q, best, damping = self._kept
-            seen = torch.ones_like(step.cost) if best.overlap is None else best.overlap
-            worse = ~(step.cost <= best.cost) | (overlap < seen / 2)
+        cost, H = step.cost(), step.H.expand(p.shape[0], -1, -1)
+        overlap = torch.ones_like(cost) if step.overlap is None else step.overlap
+        new = (p, H, step.b, cost, overlap)
+        damping = torch.full_like(cost, self._initial)
+        if self._kept is not None:
+            old, damping = self._kept
+            worse = ~(cost <= old[3]) | (overlap < old[4] / 2)
             damping = torch.where(worse, damping * 10, damping / 10).clamp(1e-8, 1e8)
-            old = (q, best.H, best.b, best.cost, seen)
             new = tuple(  # type: ignore[assignment]
                 torch.where(worse.view(-1, *[1] * (n.dim() - 1)), o, n) for o, n in zip(old, new, strict=True)
             )
-        self._kept = (new[0], Step(*new[1:]), damping)
-        return self._kept
+        self._kept = (new, damping)
+        return new[0], step._replace(H=new[1], b=new[2], overlap=new[4]), damping
 
 
 def align(

@@ -51,14 +51,19 @@ class Step(NamedTuple):
     Attributes:
         H: ``(batch or 1, k, k)``.
         b: ``(batch, k)``.
-        cost: mean squared residual over the samples inside the image, ``(batch,)``.
+        e: residual, zero for the samples outside the image, ``(batch, C·N)``.
         overlap: fraction of the samples inside the image, ``(batch,)``, or None where all are.
     """
 
     H: Tensor
     b: Tensor
-    cost: Tensor
+    e: Tensor
     overlap: Tensor | None
+
+    def cost(self) -> Tensor:
+        """Mean squared residual over the samples inside the image, ``(batch,)``."""
+        cost = self.e.square().mean(-1)
+        return cost if self.overlap is None else cost / self.overlap.clamp(min=1e-6)
 
 
 class Algorithm:
@@ -268,8 +273,7 @@ def normal_equations(
         n = T.photometric_basis(inside)
         e = e - ((e.unsqueeze(1) @ n.mT) @ n).squeeze(1)
     b = e @ sd[0].mT if sd.shape[0] == 1 else (e.unsqueeze(1) @ sd.mT).squeeze(1)
-    cost = e.square().mean(-1)
-    return Step(H, b, cost if overlap is None else cost / overlap.clamp(min=1e-6), overlap)
+    return Step(H, b, e, overlap)
 
 
 def solve(H: Tensor, b: Tensor, damping: Tensor | None = None) -> tuple[Tensor, Tensor]:
