@@ -129,7 +129,7 @@ def execute(
     Raises:
         ExhibitError: a notebook failed; the message holds its own error.
     """
-    names = list(names)
+    names, target = list(names), target.resolve()  # papermill changes the working directory
     target.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(max(1, workers)) as pool:
         paths = pool.map(lambda n: _execute(n, parameters[n], target / f"{n}.ipynb", records), names)
