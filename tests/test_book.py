@@ -167,8 +167,13 @@ class Sight:
     too_wide: int = 0
 
 
-TYPESET = "() => window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => true) : true"
-TEX_ERRORS = "() => [...document.querySelectorAll('[data-mjx-error]')].map(e => e.dataset.mjxError)"
+TYPESET = """() => window.MathJax && MathJax.startup ? Promise.race([
+    MathJax.startup.promise,
+    new Promise((_, no) => setTimeout(() => no(Error("MathJax does not finish")), 170000))
+]).then(() => true) : true"""
+# an unknown macro is no error to MathJax: it shows its name in red
+TEX_ERRORS = """() => [...document.querySelectorAll('[data-mjx-error], mjx-container [fill=red]')]
+    .map(e => e.dataset.mjxError || e.textContent || e.closest('.math').textContent)"""
 UNTYPESET = (
     "() => [...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).length"
 )
@@ -182,7 +187,9 @@ STILL = "*, *::before, *::after { transition: none !important; }"
 @pytest.fixture(scope="module")
 def sights(browser: Any, address: str, pages: list[Path], built: tuple[Path, str, int]) -> dict[str, Sight]:
     """Every page, looked at once: on a desk in light and in dark, and on a phone."""
-    names = [str(page.relative_to(built[0])) for page in pages]
+    names = [
+        str(page.relative_to(built[0])) for page in pages if page != built[0] / "index.html"
+    ]  # a redirect
     context = browser.new_context(viewport=DESKTOP, color_scheme="light")
     context.set_default_timeout(180_000)
     context.route(lambda url: not url.startswith((address, "data:")), lambda route: route.abort())
@@ -236,14 +243,13 @@ class TestInBrowser:
         """A page with one of each fault, to see that the tests above can fail."""
         intro = (built[0] / "book" / "intro.html").read_text(encoding="utf-8")
         faults = (
-            '<div class="math notranslate nohighlight">\\[\\frac{1}{\\]</div>'
+            '<div class="math">\\[\\frac{1}\\]</div><div class="math">\\[\\nosuchmacro\\]</div>'
             '<div class="math">$no delimiters for it</div>'
             '<img src="nowhere.png"><div style="width: 3000px">wide</div>'
             '<img class="only-dark" style="display: block !important" src="data:image/gif;base64,'
             'R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7">'
         )
-        script = '<script defer src="../_static/mathjax/tex-svg-full.js"></script>'
-        broken = intro.replace("<section", faults + "<section", 1).replace("</head>", script + "</head>", 1)
+        broken = intro.replace("<section", faults + "<section", 1)
         (built[0] / "book" / "broken.html").write_text(broken, encoding="utf-8")
         context = browser.new_context(viewport=DESKTOP)
         context.set_default_timeout(180_000)
@@ -251,7 +257,7 @@ class TestInBrowser:
         context.close()
         assert any("nowhere.png" in complaint for complaint in sight.complaints)
         assert sight.missing_images
-        assert sight.tex_errors
+        assert set(sight.tex_errors) == {"Missing argument for \\frac", "\\nosuchmacro"}
         assert sight.untypeset
         assert sight.wrong_theme["light"]
         assert sight.too_wide > 1000
@@ -259,5 +265,6 @@ class TestInBrowser:
 
 def test_every_image_has_alternative_text() -> None:
     for chapter in CHAPTERS:
-        for image in re.findall(r"<img\b[^>]*>", chapter.read_text(encoding="utf-8")):
+        images = re.findall(r"<img\b[^>]*>", chapter.read_text(encoding="utf-8"))
+        for image in (i for i in images if "_anim_img" not in i):  # a player's canvas; the text describes it
             assert re.search(r'alt=\\?"[^"\\]', image), f"{chapter.name}: {image[:80]}"
