@@ -1,7 +1,7 @@
 """Image alignment: the library beside what one would otherwise take, on the same trials.
 
     pip install -r requirements.txt -r requirements-benchmarks.txt
-    python tests/benchmarks/alignment.py              # everything, into alignment.json and alignment.md
+    python tests/benchmarks/alignment.py              # everything, into alignment.json and the book
     python tests/benchmarks/alignment.py --trials 4 --slow 1 --dry
 
 The task: 100×100 templates (the face in scikit-image's ``chelsea`` and in its ``astronaut``) are looked for
@@ -33,7 +33,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from speed import Clock
 from torch import Tensor
 
 from icstn.classical import ALGORITHMS, Aligner
@@ -45,6 +44,7 @@ from icstn.sampling import Frame
 from icstn.warps import family
 
 HERE = Path(__file__).parent
+PAGE = HERE.parent.parent / "book" / "assets" / "alignment.md"
 SIZE, MARGIN = 100, 50
 #: Top-left corner of each template in its photograph.
 PLACES = {"chelsea": (175, 100), "astronaut": (175, 60)}
@@ -65,6 +65,32 @@ def trials_of(sigma: float, warp: str, n: int, seed: int = 0) -> list[Trials]:
         make_trials(gray(k), n // 2, sigma, warp, generator=generator, size=SIZE, margin=MARGIN, center=at)
         for k, at in PLACES.items()
     ]
+
+
+class Clock:
+    """Milliseconds of a call, by wall and by processor."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def time(self, call: Callable[[], Any], times: int = 1) -> None:
+        """Time so many calls."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(times):
+            call()
+        self.add(wall, cpu, times)
+
+    def add(self, wall: float, cpu: float, times: int) -> None:
+        """So many calls began at these readings of the two clocks and are over."""
+        self.cpu.append((time.process_time() - cpu) / times * 1e3)
+        self.wall.append((time.perf_counter() - wall) / times * 1e3)
+
+    def summary(self) -> dict[str, float]:
+        """Medians, and quartiles of the wall's."""
+        low, middle, high = np.quantile(self.wall, (0.25, 0.5, 0.75)).tolist()
+        return {"ms": round(middle, 3), "low": round(low, 3), "high": round(high, 3),
+                "cpu_ms": round(statistics.median(self.cpu), 3)}  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------- the methods
@@ -276,8 +302,7 @@ def batch(aligner: Aligner, part: Trials, sigma: int, row: Row, flags: dict[str,
     """All images of a template at once, and whether the verdicts were right."""
     n, wall, cpu = len(part.images), time.perf_counter(), time.process_time()
     found = aligner(part.images)
-    row.clock.cpu.append((time.process_time() - cpu) / n * 1e3)
-    row.clock.wall.append((time.perf_counter() - wall) / n * 1e3)
+    row.clock.add(wall, cpu, n)
     right = part.error(found.p) < 1
     for e in part.error(found.p).tolist():
         row.add(sigma, e)
@@ -465,7 +490,7 @@ def main() -> None:
     report = run(arguments.trials, arguments.slow, arguments.rounds, arguments.study)
     if not arguments.dry:
         (HERE / "alignment.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-        (HERE / "alignment.md").write_text(markdown(report))
+        PAGE.write_text(markdown(report))
     print(markdown(report))
 
 
