@@ -5,13 +5,14 @@ empty: its input gradient of conv(7×7, 1→4) takes some ten times as long as t
 functions here compute the same numbers (up to rounding) in another arrangement. On other devices, and for
 strided, padded or grouped layers, the modules are ``nn.Conv2d`` and ``nn.MaxPool2d``.
 
-The arrangement is one idea used three times. Neighboring outputs of a row become channels
-(:func:`widen`): s·O filters with stride s in place of O filters with stride 1. With s·O near 16, a vector's
-lanes are all in use.
+The arrangement is one idea used three times. A tile of neighboring outputs becomes channels
+(:func:`widen`): sy·sx·O filters with stride (sy, sx) in place of O filters with stride 1. With sy·sx·O near
+a multiple of 16, a vector's lanes are all in use; the price is a larger kernel, most of it zeros.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,86 +20,119 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+#: float32 numbers in a vector register.
 LANES = 16
+#: Multiplications that take as long as putting one output of a tile in its place, by rows and by columns.
+ROW_ORDER, COLUMN_ORDER = 14, 36
+
+Tile = tuple[int, int]
 
 
-def widen(weight: Float[Tensor, "out channels kh kw"], s: int) -> Float[Tensor, "s_out channels kh kws"]:
-    """Filters that compute s neighboring outputs at once: copy i of each, shifted right by i pixels."""
+def widen(weight: Float[Tensor, "out channels kh kw"], tile: Tile) -> Float[Tensor, "wide channels khs kws"]:
+    """Filters that compute a tile of outputs at once: one copy for each, shifted to its place."""
+    sy, sx = tile
     out, channels, kh, kw = weight.shape
-    wide = weight.new_zeros(s, out, channels, kh, kw + s - 1)
-    copy, *strides = wide.stride()
-    shifted = wide.as_strided((s, *weight.shape), (copy + 1, *strides))
+    wide = weight.new_zeros(sy, sx, out, channels, kh + sy - 1, kw + sx - 1)
+    down, right, *strides = wide.stride()
+    shifted = wide.as_strided((sy, sx, *weight.shape), (down + strides[-2], right + 1, *strides))
     shifted.copy_(weight.expand_as(shifted))
-    return wide.flatten(0, 1)
+    return wide.flatten(0, 2)
 
 
-def wide_factor(out: int, kernel: int, width: int) -> int:
-    """How many neighboring outputs to compute at once: 4, 2 or 1."""
-    fits = (s for s in (4, 2) if s * out <= LANES and width % s == 0)
-    return next(fits, 1) if kernel >= 5 else 1
+@lru_cache(maxsize=256)
+def best_tile(weight: tuple[int, int, int, int], size: Tile) -> Tile:
+    """The tile of outputs that costs least, for weights of that shape and outputs of that size."""
+    height, width = size
+    tiles = [(sy, sx) for sx in (1, 2) if width % sx == 0 for sy in range(1, 9) if height % sy == 0]
+    best = min(tiles, key=lambda tile: tile_cost(weight, tile))
+    return best if 1.1 * tile_cost(weight, best) < tile_cost(weight, (1, 1)) else (1, 1)
+
+
+def tile_cost(weight: tuple[int, int, int, int], tile: Tile) -> float:
+    """Time for an output, in multiplications: idle lanes, the larger kernel, and putting tiles in order."""
+    (out, channels, kh, kw), (sy, sx) = weight, tile
+    n = out * sy * sx
+    idle = -(-n // LANES) * LANES / n
+    order = 0 if n == out else ROW_ORDER if sx == 1 else COLUMN_ORDER
+    work = idle * channels * (kh + sy - 1) * (kw + sx - 1)
+    return work * (1.06 if sy > 1 else 1) + order  # a stride down the rows is a little slower
 
 
 def convolve(
     x: Float[Tensor, "batch channels h w"],
     weight: Float[Tensor, "out channels kh kw"],
     bias: Tensor | None = None,
-    padding: int = 0,
+    padding: Tile = (0, 0),
 ) -> Float[Tensor, "batch out h2 w2"]:
-    """``F.conv2d(x, weight, bias, padding=padding)``, several outputs at once where that is faster."""
-    s = wide_factor(len(weight), weight.shape[3], x.shape[3] + 2 * padding - weight.shape[3] + 1)
-    if s == 1:
+    """``F.conv2d(x, weight, bias, padding=padding)``, a tile of outputs at once where that is faster."""
+    tile = _tile(weight, x, padding)
+    if tile == (1, 1):
         return F.conv2d(x, weight, bias, padding=padding)
-    wide_bias = None if bias is None else bias.repeat(s)
-    y = F.conv2d(x, widen(weight, s), wide_bias, stride=(1, s), padding=padding)
-    batch, _, h, w = y.shape
-    return y.view(batch, s, -1, h, w).permute(0, 2, 3, 4, 1).reshape(batch, -1, h, w * s)
+    wide_bias = None if bias is None else bias.repeat(tile[0] * tile[1])
+    return _untile(F.conv2d(x, widen(weight, tile), wide_bias, stride=tile, padding=padding), tile)
+
+
+def _tile(weight: Tensor, x: Tensor, padding: Tile = (0, 0)) -> Tile:
+    out, channels, kh, kw = weight.shape
+    size = (x.shape[2] + 2 * padding[0] - kh + 1, x.shape[3] + 2 * padding[1] - kw + 1)
+    return best_tile((out, channels, kh, kw), size)
+
+
+def _untile(y: Tensor, tile: Tile) -> Tensor:
+    """Channels that are tiles, ``(batch, sy·sx·out, h, w)`` → ``(batch, out, h·sy, w·sx)``."""
+    (sy, sx), (batch, _, h, w) = tile, y.shape
+    tiles = y.view(batch, sy, sx, -1, h, w)
+    flat = y.new_empty(batch, tiles.shape[3], h, sy, w, sx)
+    for i in range(sy):  # row by row: one copy in six dimensions takes twice as long
+        flat[:, :, :, i].copy_(tiles[:, i].permute(0, 2, 3, 4, 1))
+    return flat.view(batch, -1, h * sy, w * sx)
+
+
+def _retile(grad: Tensor, tile: Tile) -> Tensor:
+    """The inverse of :func:`_untile`."""
+    (sy, sx), (batch, out, h, w) = tile, grad.shape
+    tiles = grad.view(batch, out, h // sy, sy, w // sx, sx).permute(0, 3, 5, 1, 2, 4)
+    return tiles.reshape(batch, sy * sx * out, h // sy, w // sx)
 
 
 def input_gradient(
     grad: Float[Tensor, "batch out h w"], weight: Float[Tensor, "out channels kh kw"]
 ) -> Float[Tensor, "batch channels h2 w2"]:
     """∂L/∂x of ``F.conv2d(x, weight)``: the full correlation of ``grad`` with the flipped weights."""
-    out, channels, kh, kw = weight.shape
-    if channels == 1 or channels * out <= LANES:
-        return _input_gradient_by_rows(grad, weight)
-    flipped = weight.flip(2, 3).transpose(0, 1)
-    if kh == kw:
-        return convolve(grad, flipped, padding=kh - 1)
-    return F.conv2d(grad, flipped, padding=(kh - 1, kw - 1))
-
-
-def _input_gradient_by_rows(grad: Tensor, weight: Tensor) -> Tensor:
-    """Each row of ``grad`` times a banded (Toeplitz) matrix gives its share of kh input rows; add them up."""
-    batch, out, h, w = grad.shape
-    _, channels, kh, kw = weight.shape
-    rows = grad.transpose(1, 2).reshape(batch * h, out * w)
-    band = widen(weight, w).view(w, out, channels, kh, w + kw - 1).permute(1, 0, 3, 2, 4)
-    shares = (rows @ band.reshape(out * w, -1)).view(batch, h, kh, channels, w + kw - 1)
-    total = grad.new_zeros(batch, h + kh - 1, channels, w + kw - 1)
-    for i in range(kh):
-        total[:, i : i + h] += shares[:, :, i]
-    return total.transpose(1, 2).contiguous()
+    _, _, kh, kw = weight.shape
+    return convolve(grad, weight.flip(2, 3).transpose(0, 1), padding=(kh - 1, kw - 1))
 
 
 def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """∂L/∂weight of ``F.conv2d(x, weight)``."""
-    batch, out, h, w = grad.shape
-    channels, kw = weight.shape[1], weight.shape[3]
-    s = wide_factor(out, kw, w) if channels <= 8 else 1
-    if 3 < channels <= 8 and kw >= 5:  # channels innermost: a pixel's gradients already lie side by side
-        stacked = grad.permute(0, 2, 3, 1).reshape(batch, h, w // s, s * out).permute(0, 3, 1, 2)
-        x = x.contiguous(memory_format=torch.channels_last)
-    elif s > 1:
-        stacked = grad.view(batch, out, h, w // s, s).permute(0, 4, 1, 2, 3).flatten(1, 2)
-    else:
-        return _native_weight_gradient(grad, x, weight, 1)
-    wide = _native_weight_gradient(stacked, x, widen(weight, s), s).unflatten(0, (s, out))
-    return torch.stack([wide[i, ..., i : i + kw] for i in range(s)]).sum(0)
+    """∂L/∂weight of ``F.conv2d(x, weight)``: the tiled filters' gradient, its copies put back and added."""
+    if weight.shape[1] > 3:
+        return _weight_gradient_channels_last(grad, x, weight)
+    tile = _tile(weight, x)
+    grad = grad if tile == (1, 1) else _retile(grad, tile)
+    return _gather(_native_weight_gradient(grad, x, widen(weight, tile), tile), tile, weight)
 
 
-def _native_weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, s: int) -> Tensor:
+def _weight_gradient_channels_last(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """The same where a pixel's channels lie side by side, and so the filters of a row's tile already do."""
+    batch, _, h, w = grad.shape
+    tile = (1, 2 if w % 2 == 0 and _tile(weight, x) != (1, 1) else 1)
+    rows = grad.permute(0, 2, 3, 1).reshape(batch, h, w // tile[1], -1)
+    x = x.contiguous(memory_format=torch.channels_last)
+    wide = _native_weight_gradient(rows.permute(0, 3, 1, 2), x, widen(weight, tile), tile)
+    return _gather(wide, tile, weight)
+
+
+def _gather(wide: Tensor, tile: Tile, weight: Tensor) -> Tensor:
+    """The transpose of :func:`widen`: the sum of all copies."""
+    (sy, sx), (kh, kw) = tile, weight.shape[2:]
+    copies = wide.unflatten(0, (sy, sx, -1))
+    cut = [copies[i, j, ..., i : i + kh, j : j + kw] for i in range(sy) for j in range(sx)]
+    return torch.stack(cut).sum(0)
+
+
+def _native_weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: Tile) -> Tensor:
     back = torch.ops.aten.convolution_backward
-    return back(grad, x, weight, None, [1, s], [0, 0], [1, 1], False, [0, 0], 1, [False, True, False])[1]
+    return back(grad, x, weight, None, stride, [0, 0], [1, 1], False, [0, 0], 1, [False, True, False])[1]
 
 
 class _Convolution(torch.autograd.Function):

@@ -138,8 +138,33 @@ class TestConv2d:
 
     def test_widened_filters_compute_neighboring_outputs(self) -> None:
         weight = torch.arange(6.0).view(1, 1, 2, 3)
-        wide = layers.widen(weight, 2)
+        wide = layers.widen(weight, (1, 2))
         assert wide[:, 0, 0].tolist() == [[0, 1, 2, 0], [0, 0, 1, 2]]
+        wide = layers.widen(weight, (2, 1))
+        assert wide[1, 0].tolist() == [[0, 0, 0], [0, 1, 2], [3, 4, 5]]
+
+    @pytest.mark.parametrize("tile", [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2)])
+    @pytest.mark.parametrize("channels", [1, 5])
+    def test_every_tile_computes_the_same(
+        self, tile: tuple[int, int], channels: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(layers, "best_tile", lambda *_: tile)
+        fast, plain, x = paired((2, channels, 3, 5, 5, 8, 8))
+        agree(fast, plain, x)
+
+    @given(
+        out=sizes(1, 30), channels=sizes(1, 9), kernel=sizes(1, 9), height=sizes(1, 40), width=sizes(1, 40)
+    )
+    def test_a_tile_divides_the_output(
+        self, out: int, channels: int, kernel: int, height: int, width: int
+    ) -> None:
+        sy, sx = layers.best_tile((out, channels, kernel, kernel), (height, width))
+        assert height % sy == 0
+        assert width % sx == 0
+
+    def test_lanes_are_filled(self) -> None:
+        assert layers.best_tile((4, 1, 7, 7), (22, 22)) == (2, 2)
+        assert layers.best_tile((16, 16, 3, 3), (8, 8)) == (1, 1)
 
 
 class _Transpose(nn.Module):
