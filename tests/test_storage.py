@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -196,6 +197,20 @@ def _write_under_limit(path: Path, size: int) -> None:
         path.with_name("message").write_text(str(error))
 
 
+def _write_as_nobody(folder: Path, said: multiprocessing.Queue) -> None:
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        Records(folder).save(a_record())
+    except StorageError as error:
+        said.put(str(error))
+    try:
+        with Records(folder).lock(SPEC):
+            pass
+    except StorageError as error:
+        said.put(str(error))
+
+
 class TestDisk:
     """Full disks, unwritable folders: what was there stays, and the message says so."""
 
@@ -229,11 +244,18 @@ class TestDisk:
         with pytest.raises(StorageError, match="choose another --records"), records.lock(SPEC):
             pass
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_folder_without_permission(self, tmp_path: Path) -> None:
+        """Root may write anywhere, so it asks as somebody else."""
         tmp_path.chmod(0o500)
-        with pytest.raises(StorageError, match="Permission denied"):
-            Records(tmp_path).save(a_record())
+        context = multiprocessing.get_context("fork")
+        said = context.Queue()
+        process = context.Process(target=_write_as_nobody, args=(tmp_path, said))
+        process.start()
+        messages = [said.get(timeout=60), said.get(timeout=60)]
+        process.join()
+        assert "what was there before is untouched" in messages[0]
+        assert "choose another --records" in messages[1]
+        assert all("Permission denied" in message for message in messages)
 
 
 def _hold(folder: Path, ready: multiprocessing.Queue, release: multiprocessing.Event) -> None:
@@ -264,6 +286,52 @@ class TestLock:
         assert not Records(tmp_path).locked(SPEC)
         with Records(tmp_path).lock(SPEC, wait=0):
             pass
+
+    def test_says_once_who_is_waited_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(storage, "PATIENCE", 0.1)
+        context = multiprocessing.get_context("fork")
+        ready, release, said = context.Queue(), context.Event(), []
+        process = context.Process(target=_hold, args=(tmp_path, ready, release))
+        process.start()
+
+        def say(text: str) -> None:
+            said.append(text)
+            release.set()
+
+        try:
+            assert ready.get(timeout=60)
+            with Records(tmp_path).lock(SPEC, say=say):
+                mine = (Records(tmp_path).path(SPEC) / "holder").read_text()
+        finally:
+            release.set()
+            process.join()
+        assert len(said) == 1
+        assert re.fullmatch(
+            f"another process is training {SPEC.key} \\(.*, process {process.pid}\\); waiting for it", said[0]
+        )
+        assert mine.endswith(f"process {os.getpid()}")
+        assert not (Records(tmp_path).path(SPEC) / "holder").exists()
+
+    def test_waits_in_so_many_words_then_gives_up(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(storage, "PATIENCE", 0.01)
+        records, line = Records(tmp_path), f"another process is training {SPEC.key}"
+        with records.lock(SPEC):
+            (records.path(SPEC) / "holder").unlink()  # whose it is can't be told
+            with (
+                pytest.raises(StorageError, match=f"{line}; wait for it or stop it"),
+                records.lock(SPEC, 0.1),
+            ):
+                pass
+        assert capsys.readouterr().err == f"{line}; waiting for it\n"
+
+    def test_a_free_lock_is_taken_in_silence(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with Records(tmp_path).lock(SPEC):
+            pass
+        assert capsys.readouterr().err == ""
 
     def test_an_error_inside_passes_through_unchanged(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="data"), Records(tmp_path).lock(SPEC):

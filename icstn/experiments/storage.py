@@ -11,8 +11,10 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,9 @@ from icstn.experiments.spec import Spec, SpecError
 
 #: Version of the layout of Records and checkpoints.
 SCHEMA = 1
+
+#: Seconds to wait for another process's lock before saying so.
+PATIENCE = 2.0
 
 
 class StorageError(RuntimeError):
@@ -121,12 +126,14 @@ class Records:
         return (load_record(found[key]) for key in sorted(found))
 
     @contextlib.contextmanager
-    def lock(self, spec: Spec, wait: float = -1) -> Iterator[None]:
+    def lock(self, spec: Spec, wait: float = -1, say: Callable[[str], None] | None = None) -> Iterator[None]:
         """Hold the run's lock, so that one process at a time trains it.
 
         Args:
             spec: the run.
             wait: seconds to wait for the other process; negative waits for ever.
+            say: is told, once, when the wait takes more than :data:`PATIENCE` seconds, for which run and
+                for whom; by default that is a line on stderr.
 
         Raises:
             StorageError: another process holds it still, or the folder can't be written.
@@ -134,17 +141,19 @@ class Records:
         path = self.path(spec)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            held = filelock.FileLock(path / "lock", timeout=wait)
-            held.acquire()
+            held = _acquire(path, wait, say or print_line)
         except filelock.Timeout as error:
-            raise StorageError(f"another process is training {spec.key}; wait for it or stop it") from error
+            raise StorageError(f"{_in_the_way(path)}; wait for it or stop it") from error
         except OSError as error:
             raise StorageError(
                 f"cannot write Records to {path} ({error}); choose another --records"
             ) from error
+        with contextlib.suppress(OSError):  # it only names us to those who wait
+            (path / "holder").write_text(f"{platform.node()}, process {os.getpid()}")
         try:
             yield
         finally:
+            (path / "holder").unlink(missing_ok=True)
             if (path / "record.json").is_file():  # whoever waits for the lock finds the Record
                 (path / "lock").unlink(missing_ok=True)
             held.release()
@@ -159,6 +168,33 @@ class Records:
                 return False
         except filelock.Timeout:
             return True
+
+
+def print_line(text: str) -> None:
+    """A line on stderr; on a terminal it takes the place of a progress bar, which is drawn again below."""
+    start = "\r\x1b[2K" if sys.stderr.isatty() else ""
+    print(f"{start}{text}", file=sys.stderr, flush=True)
+
+
+def _acquire(path: Path, wait: float, say: Callable[[str], None]) -> filelock.BaseFileLock:
+    lock = filelock.FileLock(path / "lock")
+    try:
+        lock.acquire(timeout=PATIENCE if wait < 0 else min(wait, PATIENCE))
+    except filelock.Timeout:
+        if 0 <= wait <= PATIENCE:
+            raise
+        say(f"{_in_the_way(path)}; waiting for it")
+        lock.acquire(timeout=wait if wait < 0 else wait - PATIENCE)
+    return lock
+
+
+def _in_the_way(path: Path) -> str:
+    """Which run another process is at, and which process that is, where it can be read."""
+    try:
+        who = (path / "holder").read_text()
+    except (OSError, ValueError):
+        who = ""
+    return f"another process is training {path.name}" + (f" ({who})" if who else "")
 
 
 def default_folder() -> Path:
