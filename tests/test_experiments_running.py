@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -56,6 +58,33 @@ def test_a_killed_process_is_replaced_and_a_failing_run_costs_no_other(tmp_path:
     assert [records.find(s) is not None for s in (victim, bystander, broken)] == [True, True, False]
     again = ensure([bystander, victim], records, device="cpu", progress=False)
     assert [r.spec for r in again] == [bystander, victim]
+
+
+@pytest.mark.slow
+def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
+    """After a SIGKILL of the parent its worker lets go of the run, in the middle, and the run can go on."""
+    spec, records = planar(iterations=600), Records(tmp_path / "records")
+    command = [sys.executable, "-c", PARENT, str(records.folder)]
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}) as parent:
+        worker = state_of(records, spec)["process"]
+        parent.kill()
+    assert parent.pid != worker
+    with records.lock(spec, wait=60):
+        assert records.find(spec) is None
+        left = training.read_state(records.path(spec))
+    assert left["process"] == worker
+    assert left["step"] < spec.iterations
+    record = training.train(spec, records, device="cpu")
+    assert record.curve["step"] == [100, 200, 300, 400, 500, 600]
+
+
+#: A process that trains as the command line does.
+PARENT = """
+import sys
+from test_experiments_running import planar
+from icstn.experiments import Records, ensure
+ensure([planar(iterations=600)], Records(sys.argv[1]), device="cpu", workers=1, progress=False)
+"""
 
 
 def test_processes_that_always_die_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -23,12 +24,18 @@ import torch
 from tqdm import tqdm
 
 from icstn.experiments.spec import Spec, cost
-from icstn.experiments.storage import Record, Records, StorageError, load_record
+from icstn.experiments.storage import Record, Records, StorageError, load_record, print_line
 from icstn.experiments.tasks import DataOptions
 from icstn.experiments.training import pick_device, read_state, train
 
 #: How often runs are given to new processes after one died.
 RETRIES = 3
+
+#: Seconds between two lines of progress where there is no terminal: a log of an hour has 120 lines.
+LINE_SECONDS = 30.0
+
+#: The end of a bar or of a line of progress.
+TIMES = "{elapsed} elapsed, {remaining} left{postfix}"
 
 
 class RunsFailedError(RuntimeError):
@@ -156,7 +163,7 @@ def _run_pool(
 ) -> list[Spec]:
     """Train in one pool. Returns the specs left because a process of the pool died."""
     context, dead = multiprocessing.get_context("spawn"), []
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
         try:
             jobs = {_submit(pool, spec, arguments): spec for spec in specs}
             for job in _finished(jobs, update):
@@ -181,9 +188,17 @@ def _submit(pool: ProcessPoolExecutor, spec: Spec, arguments: tuple[Any, ...]) -
         return job
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C is the parent's business: it stops the pool, and checkpoints stay."""
+def _begin_worker() -> None:
+    """Ctrl-C is the parent's business: it stops the pool, and checkpoints stay. None outlives its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait for the parent's end, which a SIGKILL announces to nobody, and end at once."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
@@ -297,16 +312,24 @@ def _damaged_spec(folder: Path) -> Spec | None:
 
 
 class _Bar:
-    """One bar over the steps of all runs, weighed by their cost; reads the runs' own state files."""
+    """One bar over the steps of all runs, weighed by their cost; reads the runs' own state files.
+
+    A terminal shows a bar that moves. A log file or a notebook gets a line each :data:`LINE_SECONDS` instead,
+    the first one after as long.
+    """
 
     def __init__(self, specs: list[Spec], records: Records, show: bool) -> None:
         self.specs, self.records = specs, records
-        total = sum(cost(s) for s in specs)
+        self.lines = show and not sys.stderr.isatty()
+        self.began = self.shown = time.monotonic()
+        self.total = round(sum(cost(s) for s in specs))
+        self.before, _ = self._progress()
         self.bar = tqdm(
-            total=round(total),
-            disable=not show,
+            total=self.total,
+            initial=self.before,
+            disable=not show or self.lines,
             file=sys.stderr,
-            bar_format="{percentage:3.0f}%|{bar:20}| {elapsed} elapsed, {remaining} left{postfix}",
+            bar_format="{percentage:3.0f}%|{bar:20}| " + TIMES,
         )
 
     def __enter__(self) -> _Bar:
@@ -316,7 +339,25 @@ class _Bar:
         self.bar.close()
 
     def update(self) -> None:
-        """Read how far each run is."""
+        """Read how far each run is, and show it where it is time to."""
+        now = time.monotonic()
+        if self.lines and now - self.shown < LINE_SECONDS:
+            return
+        self.shown = now
+        n, text = self._progress()
+        if self.lines:
+            print_line(self._line(n, now - self.began, text))
+        else:
+            self.bar.n = n
+            self.bar.set_postfix_str(text, refresh=True)
+
+    def _line(self, n: int, elapsed: float, text: str) -> str:
+        form = "{percentage:3.0f}%, " + TIMES
+        options = {"initial": self.before, "bar_format": form, "postfix": text}
+        return str(tqdm.format_meter(n, self.total, elapsed, **options))
+
+    def _progress(self) -> tuple[int, str]:
+        """What is done in the bar's units, and how each run is doing."""
         done, running, finished = 0.0, [], 0
         for spec in self.specs:
             folder = self.records.path(spec)
@@ -327,7 +368,4 @@ class _Bar:
                 done += cost(spec) * state["step"] / state["iterations"]
                 if time.time() - state["updated"] < 60:
                     running.append(f"{spec.model} {state['error']:.3g} at {state['rate']:.0f}/s")
-        self.bar.n = min(round(done), self.bar.total)
-        self.bar.set_postfix_str(
-            f" · {finished}/{len(self.specs)} runs · " + ", ".join(running), refresh=True
-        )
+        return min(round(done), self.total), " · ".join([f"{finished}/{len(self.specs)} runs", *running])
