@@ -78,7 +78,13 @@ def main(folder: str, model: str, changes: str, die: str = "") -> None:
         name, nth = die.split(":")
         die_in(name, int(nth))
     print("training", flush=True)
-    train(small_spec(model, **json.loads(changes)), Path(folder), checkpoint_seconds=0, wait=30)
+    options = {"checkpoint_seconds": 0, "wait": 30}
+    train(small_spec(model, **json.loads(changes)), Path(folder), report=tell, **options)
+
+
+def tell(progress: training.Progress) -> None:
+    """Which block is done."""
+    print(f"step {progress.step}", flush=True)
 
 
 if __name__ == "__main__":

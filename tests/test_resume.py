@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import random
 import subprocess
@@ -12,14 +14,17 @@ from pathlib import Path
 
 import pytest
 import runs
+import torch
 
-from icstn.experiments import Record, Records, training
+from icstn.experiments import Record, Records, StorageError, training
 
 ADAM = {"iterations": 450}
 SGD = {"iterations": 450, "optimizer": "sgd", "schedule": "constant", "rate_predictor": 1e-4, "side": "image"}
 LONG = {"iterations": 1500}
 #: Diverges in its first block whatever it draws, and is restarted twice.
 WILD = {"iterations": 300, "optimizer": "sgd", "rate_classifier": 1e25, "restarts": 2}
+#: Explodes within its first block and stays finite: later blocks look tame beside that one.
+LOUD = {"iterations": 300, "schedule": "constant", "rate_classifier": 10.0}
 
 
 def start(folder: Path, model: str, changes: dict, die: str = "") -> subprocess.Popen[str]:
@@ -114,6 +119,57 @@ def test_without_restarts_divergence_ends_the_run(tmp_path: Path) -> None:
     assert (record.status, record.provenance["restarts"]) == ("diverged", 0)
 
 
+def test_an_explosion_in_the_first_block_is_noticed(tmp_path: Path) -> None:
+    """The yardstick is the untrained model's loss, not a block that may have gone wrong already."""
+    record = runs.train(runs.small_spec(**LOUD), tmp_path)
+    assert (record.status, record.provenance["steps"]) == ("diverged", 100)
+    again = runs.train(runs.small_spec(**LOUD, restarts=1), tmp_path)
+    assert (again.status, again.provenance["restarts"]) == ("diverged", 1)
+
+
+def test_the_loss_a_run_begins_with_follows_from_its_spec() -> None:
+    spec = runs.small_spec()
+    task = runs.small_task(spec, training.DataOptions(), "cpu")
+    before = torch.get_rng_state()
+    first = training.first_loss(task)
+    assert training.first_loss(task) == first
+    assert torch.get_rng_state().equal(before)
+    assert first == pytest.approx(math.log(10), rel=0.2)
+
+
+def test_a_full_disk_stops_a_run_and_costs_only_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left half-written, and with room again the run ends in the same bits."""
+    spec, calls, original = runs.small_spec(iterations=250), [], os.fsync
+
+    def full(file: int) -> None:
+        calls.append(file)
+        if len(calls) > 2:  # the first state, the first checkpoint
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(file)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"cannot write .*No space left.*what was there before"):
+        runs.train(spec, tmp_path / "full", checkpoint_seconds=0)
+    monkeypatch.undo()
+    steps: list[int] = []
+    record = runs.train(spec, tmp_path / "full", report=lambda progress: steps.append(progress.step))
+    assert steps == [200, 250]
+    whole = runs.train(spec, tmp_path / "whole")
+    same_bits(whole, record, (tmp_path / "whole", tmp_path / "full"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_spec_once(tmp_path: Path) -> None:
+    """Started together, one waits for the other; each block is done by one of them."""
+    processes = [start(tmp_path, "IC-STN-2(b)", ADAM) for _ in range(2)]
+    lines = [line for process in processes for line in process.communicate()[0].splitlines()]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert [line for line in lines if line != "training"] == [f"step {n}" for n in (100, 200, 300, 400, 450)]
+    assert Records(tmp_path).find(runs.small_spec("IC-STN-2(b)", **ADAM)) is not None
+
+
 def test_goes_on_from_the_last_milestone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that blows up once goes back to its last milestone, not to the start, and finishes."""
     spec, calls = runs.small_spec(iterations=400, restarts=1), []
@@ -128,7 +184,7 @@ def test_goes_on_from_the_last_milestone(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(runs.Classification, "batches", batches)
     record = runs.train(spec, tmp_path)
     assert (record.status, record.provenance["restarts"]) == ("finished", 1)
-    assert calls == [(0, 0), (1, 0), (2, 0), (3, 0), (2, 1), (3, 1)]
+    assert calls == [(0, 0), (0, 0), (1, 0), (2, 0), (3, 0), (2, 1), (3, 1)]  # the first for its first loss
     assert record.curve["step"] == [100, 200, 300, 400]
 
 

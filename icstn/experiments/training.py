@@ -10,6 +10,7 @@ written by the clock, but a diverged run goes back to one that was written at a 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
@@ -35,7 +36,7 @@ from icstn.experiments.storage import (
 )
 from icstn.experiments.tasks import BLOCK, DataOptions, Planar, Task, make_task
 
-#: A run whose mean loss over a block is this many times that of its first block has diverged.
+#: A run whose mean loss over a block is this many times the loss it began with has diverged.
 EXPLOSION = 100.0
 
 #: Steps between the checkpoints that a diverged run goes back to.
@@ -49,12 +50,17 @@ class Progress(NamedTuple):
         step, iterations: steps done and to do.
         error: mean training error since the last report, in %, or pixels for planar alignment.
         rate: steps a second since the last report.
+        loss: mean training loss since the last report.
+        rate_predictor, rate_classifier: the learning rates of the last step.
     """
 
     step: int
     iterations: int
     error: float
     rate: float
+    loss: float = math.nan
+    rate_predictor: float = math.nan
+    rate_classifier: float = math.nan
 
 
 Report = Callable[[Progress], None]
@@ -163,6 +169,7 @@ class _Run:
         self.mode = "eager"
         self.step: Step | None = None
         self.reports: list[Report] = []
+        self.limit = math.inf
         self.started = now()
         model = task.model()
         self.state = State(model, make_optimizer(spec, model))
@@ -181,13 +188,14 @@ class _Run:
         return record
 
     def _train(self, checkpoint_seconds: float) -> str:
+        self.limit = EXPLOSION * max(first_loss(self.task), 1e-3)
         saved = float("-inf")  # the first checkpoint is due after the first block
         while self.state.step < self.spec.iterations:
             before = time.monotonic()
             loss, error, steps = self._block()
             took = time.monotonic() - before
             self.state.seconds += took
-            if self._diverged(loss):
+            if not loss <= self.limit:  # also true for NaN
                 if not self._restart():
                     return "diverged"
                 continue
@@ -224,10 +232,6 @@ class _Run:
                 self.step = capture(self.step, batch, lambda: state.tensors().values())
         return self.step(batch)
 
-    def _diverged(self, loss: float) -> bool:
-        first = self.state.curve["loss"][0] if self.state.curve["loss"] else loss
-        return not loss <= EXPLOSION * max(first, 1e-3)  # also true for NaN
-
     def _restart(self) -> bool:
         """Go back to the last milestone (or the start) with new draws, if the spec still allows it."""
         restarts, seconds = self.state.restarts + 1, self.state.seconds
@@ -246,7 +250,8 @@ class _Run:
         curve["step"].append(self.state.step)
         curve["loss"].append(loss)
         curve["error"].append(error)
-        progress = Progress(self.state.step, self.spec.iterations, error, steps / max(took, 1e-9))
+        step, rates = self.state.step, [float(g["lr"]) for g in self.state.optimizer.param_groups]
+        progress = Progress(step, self.spec.iterations, error, steps / max(took, 1e-9), loss, *rates)
         if time.monotonic() - self.shown >= 1:
             _write_state(self.folder, self.spec, progress)
             self.shown = time.monotonic()
@@ -270,6 +275,12 @@ class _Run:
         facts["finished"] = now()
         weights = {k: v.detach().cpu() for k, v in self.state.model.state_dict().items()}
         return Record(self.spec, status, metrics, self.state.curve, facts, weights)
+
+
+def first_loss(task: Task) -> float:
+    """Loss of the untrained model on the first batch: what a run begins with, however it goes on."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        return task.loss(task.model(), next(task.batches(0))).loss.item()
 
 
 def train_step(
@@ -336,11 +347,17 @@ def _tensorboard(log: Path | None, spec: Spec) -> Report | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise StorageError("a TensorBoard log needs `pip install tensorboard`") from error
-    writer = SummaryWriter(log / spec.key)
+    writers: list[Any] = []
 
     def report(progress: Progress) -> None:
-        writer.add_scalar("train/error", progress.error, progress.step)
-        writer.add_scalar("train/steps_per_second", progress.rate, progress.step)
-        writer.flush()
+        step, names = progress.step, ("loss", "error", "rate_predictor", "rate_classifier")
+        if not writers:  # what a killed process logged of steps that are done again is dropped
+            writers.append(SummaryWriter(log / spec.key, purge_step=step))
+        for name in names:
+            writers[0].add_scalar(f"train/{name}", getattr(progress, name), step)
+        writers[0].add_scalar("train/steps_per_second", progress.rate, step)
+        writers[0].flush()
+        if step == progress.iterations:
+            writers.pop().close()
 
     return report
