@@ -16,7 +16,10 @@ import jaxtyping
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path[:0] = [str(ROOT / "tools"), str(ROOT)]  # wherever pytest was started
+
+#: Seconds for a test with such a mark and its fixtures, in place of the `timeout` of pyproject.toml.
+TIMEOUTS = {"long": 3600, "slow": 600}
 
 # Every function of the library checks its arguments' types and shapes while the tests run.
 jaxtyping.install_import_hook("icstn", "typecheck.check")
@@ -39,8 +42,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep each test file on one worker, and the long tests for those who ask for them."""
+    """Keep each test file on one worker, and the long tests for those who ask for them; bound their time."""
     for item in items:
+        marked = [seconds for mark, seconds in TIMEOUTS.items() if item.get_closest_marker(mark)]
+        if marked and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(max(marked)))
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if item.get_closest_marker("long") and not config.getoption("--long"):
