@@ -206,8 +206,7 @@ def _reproduce(
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     reproduction.execute(names, parameters, output / "figures", store, cores())
-    for table in (n for n in names if n.startswith("table")):
-        _print_table(output / "rendered" / f"{table}.md")
+    _print_tables(reproduction.tables(names, output / "rendered"))
     print(f"results: {output.resolve()} ({time.monotonic() - started:.0f} s)")
     if book if book is not None else not exhibits:
         _build_book(figures.parent, output)
@@ -217,11 +216,11 @@ def _on(scheduler: str | None) -> dict[str, Any]:
     return {"scheduler": scheduler} if scheduler else {}
 
 
-def _print_table(path: Path) -> None:
+def _print_tables(text: str) -> None:
     from rich.console import Console
     from rich.markdown import Markdown
 
-    Console(width=max(150, shutil.get_terminal_size().columns)).print(Markdown(path.read_text()))
+    Console(width=max(190, shutil.get_terminal_size().columns)).print(Markdown(text))
 
 
 def _sources(names: list[str], data: str | None) -> dict[str, str | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,12 +27,14 @@ class Exhibit:
         experiment: the table whose runs it needs, or empty.
         models: only these rows; empty for all.
         beside: a further experiment whose runs it shows, or empty.
+        tables: names of the tables that its notebook renders.
     """
 
     title: str
     experiment: str = ""
     models: tuple[str, ...] = ()
     beside: str = ""
+    tables: tuple[str, ...] = ()
 
     def specs(self, preset: str, seeds: Iterable[int]) -> list[Spec]:
         """The runs it needs."""
@@ -43,9 +46,14 @@ class Exhibit:
 
 
 EXHIBITS: dict[str, Exhibit] = {
-    "table_1": Exhibit("Planar alignment: test error", "table_1", beside="baselines"),
-    "table_2": Exhibit("Perturbed MNIST: classification error", "table_2"),
-    "table_3": Exhibit("Perturbed GTSRB: classification error", "table_3"),
+    "table_1": Exhibit(
+        "Planar alignment: test error",
+        "table_1",
+        beside="baselines",
+        tables=("table_1", "table_1_parameters", "table_1_classical"),
+    ),
+    "table_2": Exhibit("Perturbed MNIST: classification error", "table_2", tables=("table_2",)),
+    "table_3": Exhibit("Perturbed GTSRB: classification error", "table_3", tables=("table_3",)),
     "figure_1": Exhibit("The Spatial Transformer"),
     "figure_2": Exhibit("The boundary effect"),
     "figure_3": Exhibit("The compositional STN"),
@@ -77,6 +85,17 @@ def choose(names: Iterable[str]) -> list[str]:
         if key not in by_letters:
             raise ExhibitError(f"unknown exhibit {name!r}: choose from {', '.join(EXHIBITS)}")
     return [by_letters[k] for k in keys] or list(EXHIBITS)
+
+
+def tables(names: Iterable[str], rendered: Path) -> str:
+    """The text of all tables of some exhibits, each under its caption as a heading.
+
+    Args:
+        names: exhibits; those without a table have no part in it.
+        rendered: folder that their notebooks have rendered to.
+    """
+    texts = [(rendered / f"{table}.md").read_text() for name in names for table in EXHIBITS[name].tables]
+    return "\n".join(re.sub(r"\A\*\*(.*)\*\*$", r"## \1", text, flags=re.MULTILINE) for text in texts)
 
 
 def figures_folder() -> Path:
