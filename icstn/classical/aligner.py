@@ -21,7 +21,7 @@ from icstn.warps import Warp, family
 #: Floats that one chunk of a batch may hold, so that they stay in the cache.
 CHUNK = 2**19
 #: A coarse level hands over when its last step was this fraction of one of its own pixels.
-COARSE_TOL = 0.25
+COARSE_TOL = 0.5
 #: Images that a thread takes at once when a batch on a CPU is shared among threads.
 PART = 16
 #: λ of the second attempt.
@@ -142,7 +142,7 @@ class Aligner:
         levels: number of pyramid levels; by default the coarsest template has at least 12 samples a side,
             and there are at most four levels.
         iterations: most steps on a level, or several in the same order.
-        tol: an item stops when no corner moves by this many pixels; a coarse level hands over at a quarter
+        tol: an item stops when no corner moves by this many pixels; a coarse level hands over at half
             of one of its own. With 0 every step is taken.
         damping: initial λ of Levenberg-Marquardt; 0 is Gauss-Newton.
         blur: size in pixels of a light box blur on every level (odd; 1 is none).
