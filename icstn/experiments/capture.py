@@ -48,8 +48,8 @@ def pick_mode(mode: str, device: torch.device) -> str:
 
 
 def compiled(model: torch.nn.Module, **options: Any) -> torch.nn.Module:
-    """The model compiled; it shares its parameters with the one given."""
-    return torch.compile(model, **options)  # type: ignore[return-value]
+    """The model compiled, each layer for its own size; it shares its parameters with the one given."""
+    return torch.compile(model, dynamic=False, **options)  # type: ignore[return-value]
 
 
 def capture(step: Step, batch: Any, tensors: Callable[[], Iterable[Tensor]]) -> Step:
