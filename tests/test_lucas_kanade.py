@@ -198,7 +198,6 @@ def test_a_batch_is_the_same_in_chunks_and_on_two_threads(photo, monkeypatch):
     aligner = Aligner(t.template, "affine")
     whole = aligner(t.images)
     monkeypatch.setattr("icstn.classical.aligner.CHUNK", 48 * 48 * 40)
-    monkeypatch.setattr("icstn.classical.aligner.PART", 3)
     threads = torch.get_num_threads()
     try:
         for n in (1, 2):

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -18,12 +17,10 @@ from icstn.classical.pyramid import ALL, Image, Rows, Scale, Template, box, mome
 from icstn.sampling import Frame
 from icstn.warps import Warp, family
 
-#: Floats that one chunk of a batch may hold, so that they stay in the cache.
+#: Floats that one chunk of a batch may hold for each thread, so that they stay in its cache.
 CHUNK = 2**19
 #: A coarse level hands over when its last step was this fraction of one of its own pixels.
 COARSE_TOL = 0.5
-#: Images that a thread takes at once when a batch on a CPU is shared among threads.
-PART = 16
 #: λ of the second attempt.
 RETRY_DAMPING = 0.01
 
@@ -231,30 +228,10 @@ class Aligner:
         with torch.set_grad_enabled(unrolled):
             if trajectory or unrolled:
                 return self._align(image, p, frame, keep=trajectory, whole=True)
-            found = self._share(image, p, frame)
+            found = self._align(image, p, frame)
             if self.retry and not self.damping:
                 found = self._again(found, image, p, frame)
         return found
-
-    def _share(self, image: Tensor, p: Tensor, frame: Frame) -> AlignmentResult:
-        """On a CPU, parts of a large batch for each of PyTorch's threads.
-
-        A part for each thread is faster than all threads on every one of these small operations.
-        """
-        threads, n = torch.get_num_threads(), p.shape[0]
-        if threads == 1 or n < 2 * PART or image.device.type != "cpu":
-            return self._align(image, p, frame)
-        self._templates(frame)
-
-        def run(r: slice) -> AlignmentResult:
-            with torch.no_grad():  # a setting of each thread
-                return self._align(image if len(image) == 1 else image[r], p[r], frame, rows=r)
-
-        try:
-            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                return _join(list(pool.map(run, _slices(n, PART))))
-        finally:
-            torch.set_num_threads(threads)
 
     def _align(
         self,
@@ -423,7 +400,7 @@ class Aligner:
         if T.T.device.type != "cpu":
             return 2**30
         floats = T.T.shape[1] * T.T.shape[2] * (4 if shared else 4 + 2 * self.warp.dim)
-        return max(1, CHUNK // floats)
+        return max(1, CHUNK * torch.get_num_threads() // floats)
 
 
 class _Best:
