@@ -1,8 +1,9 @@
-"""The speed table and the costs that the book shows are what the code makes of the measurements."""
+"""The tables of speed, cost and alignment that the book shows are what the code makes of the measurements."""
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from pathlib import Path
 
@@ -12,10 +13,13 @@ import torch
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import alignment  # noqa: E402
 import cost  # noqa: E402
 import speed  # noqa: E402
+import threads  # noqa: E402
 
 from icstn.experiments import cells  # noqa: E402
+from icstn.experiments.running import cores, default_workers  # noqa: E402
 
 REPORT = json.loads((BENCHMARKS / "speed.json").read_text())
 
@@ -23,6 +27,16 @@ REPORT = json.loads((BENCHMARKS / "speed.json").read_text())
 def test_pages_are_made_of_the_committed_measurements() -> None:
     assert speed.PAGE.read_text() == speed.markdown(REPORT)
     assert cost.PAGE.read_text() == cost.page(REPORT)
+    turns = json.loads((BENCHMARKS / "threads.json").read_text())
+    assert threads.PAGE.read_text() == threads.markdown(turns)
+    measured = json.loads((BENCHMARKS / "alignment.json").read_text())
+    assert alignment.PAGE.read_text() == alignment.markdown(measured)
+
+
+def test_the_default_number_of_threads_is_the_faster_one() -> None:
+    seconds = json.loads((BENCHMARKS / "threads.json").read_text())["seconds"]
+    faster = min(seconds, key=lambda name: statistics.median(seconds[name]))
+    assert (faster == "2 runs × 1 thread") == (default_workers("cpu") == cores())
 
 
 def test_every_row_was_measured() -> None:

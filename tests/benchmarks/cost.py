@@ -45,6 +45,8 @@ def row(preset: str, table: str, report: dict[str, Any]) -> str:
 
 def shown(value: float) -> str:
     """Two digits, which is as far as such an estimate goes."""
+    if value < 0.005:
+        return "< 0.01"
     return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.095 else f"{value:.2f}"
 
 

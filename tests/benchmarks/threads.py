@@ -9,16 +9,23 @@ clock; :func:`icstn.experiments.running.default_workers` follows it.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from icstn.experiments import Spec, cells
+from icstn.experiments.provenance import cpu_model, now
 from icstn.experiments.spec import cost
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent.parent / "book" / "assets" / "threads.md"
 
 
 @cache
@@ -57,10 +64,23 @@ def main() -> None:
             print(f"{name}: {took:.2f} s", flush=True)
             if round_ > 1:  # the first turns set things up
                 seconds[name].append(took)
-    for name, values in seconds.items():
-        print(f"{name}: median {statistics.median(values):.2f} s, {min(values):.2f}–{max(values):.2f} s")
     for pool in pools.values():
         pool.shutdown()
+    report = {"date": now(), "processor": cpu_model(), "steps": options.steps, "seconds": seconds}
+    (HERE / "threads.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    PAGE.write_text(markdown(report))
+    print(markdown(report))
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report as a table."""
+    lines = ["| two cores | median, s | range, s |", "|:--|--:|--:|"]
+    for name, values in report["seconds"].items():
+        middle = statistics.median(values)
+        lines.append(f"| {name} | {middle:.2f} | {min(values):.2f}–{max(values):.2f} |")
+    steps, turns = report["steps"], min(map(len, report["seconds"].values()))
+    what = f"{steps} steps of every row of Table 2, {turns} turns, {report['processor']}, {report['date']}"
+    return "\n".join(lines) + f"\n\n{what}.\n"
 
 
 if __name__ == "__main__":
