@@ -14,6 +14,7 @@ BENCHMARKS = Path(__file__).parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import alignment  # noqa: E402
+import batching  # noqa: E402
 import cost  # noqa: E402
 import speed  # noqa: E402
 import threads  # noqa: E402
@@ -27,6 +28,8 @@ REPORT = json.loads((BENCHMARKS / "speed.json").read_text())
 def test_pages_are_made_of_the_committed_measurements() -> None:
     assert speed.PAGE.read_text() == speed.markdown(REPORT)
     assert cost.PAGE.read_text() == cost.page(REPORT)
+    bound = json.loads((BENCHMARKS / "batching.json").read_text())
+    assert batching.PAGE.read_text() == batching.markdown(bound)
     turns = json.loads((BENCHMARKS / "threads.json").read_text())
     assert threads.PAGE.read_text() == threads.markdown(turns)
     measured = json.loads((BENCHMARKS / "alignment.json").read_text())

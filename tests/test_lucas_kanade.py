@@ -211,6 +211,15 @@ def test_a_batch_is_the_same_in_chunks_and_on_two_threads(photo, monkeypatch):
         torch.set_num_threads(threads)
 
 
+def test_a_failed_homography_may_start_from_an_affine_alignment(photo):
+    t = trials(photo, 2.0, "affine", n=5)
+    aligner, rows = Aligner(t.template, "homography"), torch.tensor([1, 3])
+    frame = Frame.crop(*t.images.shape[-2:], *t.template.shape[-2:])
+    start = aligner._affine(t.images[rows], torch.zeros(2, 8), frame, rows)
+    assert not start[:, 6:].any()
+    assert (warps.corner_error(warps.affine, start[:, :6], t.truth[rows]) < 0.02).all()
+
+
 def test_one_template_each_and_one_image_for_all(photo):
     t = trials(photo, 1.5, "affine")
     each = Aligner(t.template.expand(8, -1, -1, -1).contiguous(), "affine")(t.images)

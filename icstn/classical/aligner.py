@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from icstn.classical.lucas_kanade import ALGORITHMS, Algorithm, Fixed, Step, hessian, solve, steepest_descent
 from icstn.classical.pyramid import ALL, Image, Rows, Scale, Template, box, moments, pyramid
 from icstn.sampling import Frame
-from icstn.warps import Warp, family
+from icstn.warps import Warp, affine, family
 
 #: Floats that one chunk of a batch may hold for each thread, so that they stay in its cache.
 CHUNK = 2**19
@@ -146,8 +147,9 @@ class Aligner:
         normalize: compare up to gain and offset (zero mean, unit variance).
         min_overlap: an item with a smaller fraction of its samples inside the image is given up.
         min_correlation: a result below it is flagged as a mismatch; for very noisy images take less.
-        retry: try an item that did not converge once more, with Levenberg-Marquardt (not where a
-            gradient or the trajectory is asked for).
+        retry: try an item that did not converge once more, with Levenberg-Marquardt, and a homography
+            once again from where an affine alignment ends (not where a gradient or the trajectory is
+            asked for).
 
     Raises:
         ValueError: no finite float template, one that does not determine the warp, or settings that
@@ -175,7 +177,7 @@ class Aligner:
         blur: int = 3,
         normalize: bool = False,
         min_overlap: float = 0.5,
-        min_correlation: float = 0.8,
+        min_correlation: float = 0.9,
         retry: bool = True,
     ) -> None:
         _check_images("template", template)
@@ -199,6 +201,7 @@ class Aligner:
         self.tol, self.damping, self.blur, self.normalize = tol, damping, blur, normalize
         self.min_overlap, self.min_correlation, self.retry = min_overlap, min_correlation, retry
         self._prepared: dict[Frame, list[tuple[Template, Fixed | None]]] = {}
+        self._simpler: Aligner | None = None
         self._check_template()
 
     def __call__(
@@ -268,20 +271,26 @@ class Aligner:
         return found if path is None else replace(found, trajectory=torch.stack(path))
 
     def _again(self, found: AlignmentResult, image: Tensor, p: Tensor, frame: Frame) -> AlignmentResult:
-        """A second attempt with Levenberg-Marquardt for what did not converge."""
-        rows = (~found.converged).nonzero().flatten()
-        if not len(rows):
-            return found
-        images = image if image.shape[0] == 1 else image[rows]
-        second = self._align(images, p[rows], frame, damping=RETRY_DAMPING, rows=rows)
-        better = second.converged | (second.correlation > found.correlation[rows])
-        merged = {}
-        for name in ("p", "converged", "residual", "correlation", "overlap", *FLAGS):
-            old, new = getattr(found, name), getattr(second, name)
-            choice = better.view(-1, *[1] * (new.dim() - 1))
-            merged[name] = old.index_copy(0, rows, torch.where(choice, new, old[rows]))
-        iterations = found.iterations.index_add(0, rows, second.iterations)
-        return AlignmentResult(**merged, iterations=iterations)
+        """Further attempts for what did not converge: Levenberg-Marquardt, and from an affine alignment."""
+        for through_affine in (False, True)[: 1 + self.warp.projective]:
+            rows = (~found.converged).nonzero().flatten()
+            if not len(rows):
+                break
+            images, start = image if image.shape[0] == 1 else image[rows], p[rows]
+            if through_affine:
+                start = self._affine(images, start, frame, rows)
+            second = self._align(images, start, frame, damping=RETRY_DAMPING, rows=rows)
+            found = _better(found, second, rows)
+        return found
+
+    def _affine(self, image: Tensor, p: Tensor, frame: Frame, rows: Tensor) -> Tensor:
+        """The affine alignment as a homography: fewer parameters go astray less often on a coarse level."""
+        if self._simpler is None:
+            self._simpler = copy(self)
+            self._simpler.warp, self._simpler._prepared = affine, {}
+        start = affine.params(self.warp.matrix(p), check=False)
+        found = self._simpler._align(image, start, frame, damping=RETRY_DAMPING, rows=rows)
+        return self.warp.params(affine.matrix(found.p), check=False)
 
     def _descend(
         self,
@@ -451,6 +460,18 @@ def align(
         settings: keyword arguments of :class:`Aligner`.
     """
     return Aligner(template, warp, **settings)(image, p)
+
+
+def _better(found: AlignmentResult, second: AlignmentResult, rows: Tensor) -> AlignmentResult:
+    """The first result, with those items of the second (the rows of the first) that are better."""
+    better = second.converged | (second.correlation > found.correlation[rows])
+    merged = {}
+    for name in ("p", "converged", "residual", "correlation", "overlap", *FLAGS):
+        old, new = getattr(found, name), getattr(second, name)
+        choice = better.view(-1, *[1] * (new.dim() - 1))
+        merged[name] = old.index_copy(0, rows, torch.where(choice, new, old[rows]))
+    iterations = found.iterations.index_add(0, rows, second.iterations)
+    return AlignmentResult(**merged, iterations=iterations)
 
 
 def _check_images(what: str, x: Tensor) -> None:
