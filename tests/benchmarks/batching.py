@@ -2,9 +2,9 @@
 
     python tests/benchmarks/batching.py
 
-Four seeds (or the four σ of Table 1) together would do at least the work of one run with a batch four times as
-large, which has a single set of weights to read. So four steps with a batch of 100 against one step with a batch
-of 400, in turns, bound what there is to gain. One thread, by processor time.
+Four seeds (or the four σ of Table 1) together would do at least the work of one run with a batch four times
+as large, which has a single set of weights to read. So four steps with a batch of 100 against one step with a
+batch of 400, in turns, bound what there is to gain. One thread, by processor time.
 """
 
 from __future__ import annotations
