@@ -1,18 +1,21 @@
-"""Put the rendered result tables into README.md, between its two marks.
+"""Put the rendered result tables and the costs into README.md, between their marks.
 
-    python tools/readme.py            rewrite the section
-    python tools/readme.py --check    say whether it is up to date
+    python tools/readme.py            rewrite both sections
+    python tools/readme.py --check    say whether they are up to date
 
-The tables are the files that the exhibits render from Records, ``figures/rendered/table_*.md``.
+The tables are the files that the exhibits render from Records, ``figures/rendered/table_*.md``; the costs come
+from ``tests/benchmarks/cost.py`` and the Records.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- results: written by tools/readme.py -->", "<!-- end of results -->"
+COST, COST_END = "<!-- cost: written by tools/readme.py -->", "<!-- end of cost -->"
 NOTHING = "No table has been rendered yet: `make reproduce` does that.\n"
 
 
@@ -22,20 +25,38 @@ def section(rendered: Path = ROOT / "figures" / "rendered") -> str:
     return "\n\n".join(tables) + "\n" if tables else NOTHING
 
 
-def updated(readme: str, results: str) -> str:
+def costs(root: Path = ROOT) -> str:
+    """What each preset costs, as Markdown."""
+    benchmarks = root / "tests" / "benchmarks"
+    sys.path.insert(0, str(benchmarks))
+    import cost
+
+    from icstn.experiments.storage import load_record
+
+    folders = sorted((root / "figures" / "records").glob("*/record.json"))
+    records = [load_record(path.parent) for path in folders]
+    return cost.summary(json.loads((benchmarks / "speed.json").read_text()), records)
+
+
+def updated(readme: str, results: str, start: str = START, end: str = END) -> str:
     """The README with that text between the marks."""
-    before, _, rest = readme.partition(START)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError(f"README.md has lost its marks: {START!r} … {END!r}")
-    return f"{before}{START}\n\n{results}\n{END}{after}"
+    before, _, rest = readme.partition(start)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"README.md has lost its marks: {start!r} … {end!r}")
+    return f"{before}{start}\n\n{results}\n{end}{after}"
+
+
+def rewritten(readme: str) -> str:
+    """The README with both sections anew."""
+    return updated(updated(readme, section()), costs(), COST, COST_END)
 
 
 def main(argv: list[str]) -> int:
-    """Command line; with ``--check``, 1 when the section is out of date."""
+    """Command line; with ``--check``, 1 when a section is out of date."""
     path = ROOT / "README.md"
     old = path.read_text(encoding="utf-8")
-    new = updated(old, section())
+    new = rewritten(old)
     if "--check" in argv:
         print("up to date" if old == new else "out of date: python tools/readme.py mends that")
         return int(old != new)

@@ -1,15 +1,18 @@
-"""What every preset costs, worked out from the measured steps of speed.json.
+"""What every preset costs, worked out from the measured steps of speed.json, and what our own runs took.
 
 python tests/benchmarks/cost.py      # writes book/assets/cost.md, which the page on clusters shows
+
+The README shows :func:`summary`; ``python tools/readme.py`` puts it there.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from icstn.experiments import Spec, cells
+from icstn.experiments import Record, Spec, cells
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "book" / "assets" / "cost.md"
@@ -58,6 +61,31 @@ def page(report: dict[str, Any]) -> str:
     lines += [row(preset, table, report) for preset in PRESETS for table in (*TABLES, "all")]
     where = f"Hours for one seed, from steps measured on one core ({report['processor']})"
     return "\n".join(lines) + f"\n\n{where} with PyTorch {report['torch']}; testing is not counted.\n"
+
+
+def summary(report: dict[str, Any], records: Iterable[Record]) -> str:
+    """Preset × device → time for the three tables with one seed, beside the time that our Records state."""
+    lines = [
+        "| preset | runs | 1 core | 2 cores | 8 cores | a GPU | our own runs |",
+        "|:--|--:|--:|--:|--:|:--|:--|",
+    ]
+    for preset in PRESETS:
+        specs = [s for table in TABLES for s in cells(table, preset)]
+        times = [clock(makespan([hours(s, report) for s in specs], n)) for n in (1, 2, 8)]
+        facts = [r.provenance for r in records if r.spec in specs]
+        took = sum(f["training_seconds"] + f.get("test_seconds", 0) for f in facts) / 3600
+        own = f"{len(facts)} runs, {clock(took)} in all" if facts else "none"
+        lines.append(f"| `{preset}` | {len(specs)} | {' | '.join(times)} | not measured | {own} |")
+    where = f"steps measured on one idle core ({report['processor']}) with PyTorch {report['torch']}"
+    return "\n".join(lines) + (
+        f"\n\nTraining of Tables 1 to 3 with one seed, from {where}, the longest runs first. Our own runs: training "
+        "and test by the wall's clock, on cores that had other work to do.\n"
+    )
+
+
+def clock(hours: float) -> str:
+    """Minutes below two hours, else hours."""
+    return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h" if hours < 10 else f"{hours:.0f} h"
 
 
 if __name__ == "__main__":
