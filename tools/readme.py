@@ -3,8 +3,8 @@
     python tools/readme.py            rewrite both sections
     python tools/readme.py --check    say whether they are up to date
 
-The tables are the files that the exhibits render from Records, ``figures/rendered/table_*.md``; the costs come
-from ``tests/benchmarks/cost.py`` and the Records.
+The tables are the files that the exhibits render from Records, ``figures/rendered/table_*.md``; the costs
+come from ``tests/benchmarks/cost.py`` and the Records.
 """
 
 from __future__ import annotations

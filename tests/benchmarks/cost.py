@@ -77,10 +77,9 @@ def summary(report: dict[str, Any], records: Iterable[Record]) -> str:
         own = f"{len(facts)} runs, {clock(took)} in all" if facts else "none"
         lines.append(f"| `{preset}` | {len(specs)} | {' | '.join(times)} | not measured | {own} |")
     where = f"steps measured on one idle core ({report['processor']}) with PyTorch {report['torch']}"
-    return "\n".join(lines) + (
-        f"\n\nTraining of Tables 1 to 3 with one seed, from {where}, the longest runs first. Our own runs: training "
-        "and test by the wall's clock, on cores that had other work to do.\n"
-    )
+    note = f"Training of Tables 1 to 3 with one seed, from {where}, the longest runs first. "
+    note += "Our own runs: training and test by the wall's clock, on cores that had other work to do."
+    return "\n".join(lines) + f"\n\n{note}\n"
 
 
 def clock(hours: float) -> str:
