@@ -48,7 +48,11 @@ def run(path: Path, timeout: int = 900) -> NotebookNode:
     book = nbformat.read(path, as_version=4)
     book.metadata["kernelspec"] = dict(KERNEL)
     client = NotebookClient(
-        book, timeout=timeout, record_timing=False, resources={"metadata": {"path": str(path.parent)}}
+        book,
+        timeout=timeout,
+        record_timing=False,
+        coalesce_streams=True,  # where a stream is cut depends on how busy the machine is
+        resources={"metadata": {"path": str(path.parent)}},
     )
     return client.execute()
 
