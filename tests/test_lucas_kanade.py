@@ -220,6 +220,24 @@ def test_a_failed_homography_may_start_from_an_affine_alignment(photo):
     assert (warps.corner_error(warps.affine, start[:, :6], t.truth[rows]) < 0.02).all()
 
 
+def test_what_the_affine_alignment_finds_is_taken_up(photo, monkeypatch):
+    t = trials(photo, 25.0, "homography", n=12)
+    lost = ~Aligner(t.template, "homography")(t.images).converged
+    assert lost.any()
+    asked = []
+
+    def near(self, image, p, frame, rows):
+        asked.append(rows)
+        return t.truth[rows]
+
+    monkeypatch.setattr(Aligner, "_affine", near)
+    found = Aligner(t.template, "homography")(t.images)
+    assert set(lost.nonzero().flatten().tolist()) <= set(asked[0].tolist())
+    saved = lost & found.converged
+    assert saved.any()
+    assert (t.error(found.p)[saved] < 1).all()
+
+
 def test_one_template_each_and_one_image_for_all(photo):
     t = trials(photo, 1.5, "affine")
     each = Aligner(t.template.expand(8, -1, -1, -1).contiguous(), "affine")(t.images)

@@ -1,8 +1,8 @@
 """One scale of an alignment problem: the template's samples, the image, and the geometry between them.
 
-The pyramids are of box filters (each level averages 2×2 pixels), which are a hundred times cheaper than
-a convolution. A warp means the same on every level: its parameters are normalised by the full-size frame,
-and only the places that are sampled move (pixel j of level l lies at 2^l j + (2^l − 1)/2 of level 0).
+The pyramids are of box filters (each level averages 2×2 pixels), which cost a fraction of a convolution. A
+warp means the same on every level: its parameters are normalised by the full-size frame, and only the places
+that are sampled move (pixel j of level l lies at 2^l j + (2^l − 1)/2 of level 0).
 """
 
 from __future__ import annotations
@@ -381,7 +381,7 @@ class Placement:
 def moments(x: Tensor, inside: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over channels and samples, ``(batch, 1, 1)`` each, of ``(batch, C, N)``."""
     if inside is None:
-        mean = x.mean((1, 2), keepdim=True)  # two passes take a tenth of the time of std_mean
+        mean = x.mean((1, 2), keepdim=True)  # two passes take a fraction of the time of std_mean
         norm = torch.linalg.vector_norm(x - mean, dim=(1, 2), keepdim=True)
         return mean, norm / (x.shape[1] * x.shape[2]) ** 0.5
     m = inside.to(x.dtype).unsqueeze(1)

@@ -37,7 +37,7 @@ from icstn.experiments.storage import (
 from icstn.experiments.tasks import BLOCK, DataOptions, Planar, Task, make_task
 
 #: A run whose mean loss over a block is this many times the loss it began with has diverged.
-EXPLOSION = 100.0
+EXPLOSION = 10.0
 
 #: Steps between the checkpoints that a diverged run goes back to.
 MILESTONE = 10 * BLOCK

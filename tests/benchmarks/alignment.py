@@ -33,6 +33,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from clock import Clock
 from torch import Tensor
 
 from icstn.classical import ALGORITHMS, Aligner
@@ -65,32 +66,6 @@ def trials_of(sigma: float, warp: str, n: int, seed: int = 0) -> list[Trials]:
         make_trials(gray(k), n // 2, sigma, warp, generator=generator, size=SIZE, margin=MARGIN, center=at)
         for k, at in PLACES.items()
     ]
-
-
-class Clock:
-    """Milliseconds of a call, by wall and by processor."""
-
-    def __init__(self) -> None:
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
-
-    def time(self, call: Callable[[], Any], times: int = 1) -> None:
-        """Time so many calls."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        for _ in range(times):
-            call()
-        self.add(wall, cpu, times)
-
-    def add(self, wall: float, cpu: float, times: int) -> None:
-        """So many calls began at these readings of the two clocks and are over."""
-        self.cpu.append((time.process_time() - cpu) / times * 1e3)
-        self.wall.append((time.perf_counter() - wall) / times * 1e3)
-
-    def summary(self) -> dict[str, float]:
-        """Medians, and quartiles of the wall's."""
-        low, middle, high = np.quantile(self.wall, (0.25, 0.5, 0.75)).tolist()
-        return {"ms": round(middle, 3), "low": round(low, 3), "high": round(high, 3),
-                "cpu_ms": round(statistics.median(self.cpu), 3)}  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------- the methods

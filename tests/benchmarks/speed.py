@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from clock import Clock
 from torch import Tensor, nn
 
 from icstn.datasets import Dataset
@@ -198,31 +198,7 @@ class Ours:
         next(self.task.batches(0))
 
 
-# ---------------------------------------------------------------------------------- the clock
-
-
-class Clock:
-    """Milliseconds of a call, by wall and by processor."""
-
-    def __init__(self) -> None:
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
-
-    def time(self, call: Callable[[], Any], times: int = 1) -> None:
-        wall, cpu = time.perf_counter(), time.process_time()
-        for _ in range(times):
-            call()
-        self.cpu.append((time.process_time() - cpu) / times * 1e3)
-        self.wall.append((time.perf_counter() - wall) / times * 1e3)
-
-    def summary(self) -> dict[str, float]:
-        quartiles = statistics.quantiles(self.wall, n=4) if len(self.wall) > 1 else [self.wall[0]] * 3
-        return {
-            "ms": round(quartiles[1], 3),
-            "low": round(quartiles[0], 3),
-            "high": round(quartiles[2], 3),
-            "cpu_ms": round(statistics.median(self.cpu), 3),
-        }
+# ---------------------------------------------------------------------------------- turns
 
 
 def random_data(table: str) -> tuple[Dataset, Frame, bool]:
