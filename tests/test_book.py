@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import html.parser
 import http.server
+import importlib
+import inspect
 import re
 import shutil
 import threading
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,6 +125,31 @@ def test_pages_have_no_dead_internal_links(pages: list[Path]) -> None:
     for page in pages:
         for target in re.findall(r'<a[^>]+href="([^"#:?]+)(?:#[^"]*)?"', page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def documented_modules() -> list[str]:
+    return re.findall(r"automodule:: (\S+)", (ROOT / "book" / "library.md").read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", documented_modules())
+def test_library_page_shows_calls(module: str, pages: list[Path], built: tuple[Path, str, int]) -> None:
+    """Public functions, classes and methods, and ``__call__`` where calling the object is the interface."""
+    entries = set(load_inventory(built[0] / "objects.inv"))
+    for name, value in vars(importlib.import_module(module)).items():
+        if getattr(value, "__module__", None) != module or name.startswith("_"):
+            continue
+        if inspect.isfunction(value) and value.__doc__:
+            assert f"{module}.{name}" in entries
+        elif inspect.isclass(value) and value.__doc__:
+            for method in (m for m in vars(value) if m in ("__call__", "forward")):
+                assert f"{module}.{name}.{method}" in entries, f"{module}.{name}.{method}"
+
+
+def load_inventory(path: Path) -> list[str]:
+    """The Python names of Sphinx's inventory: a header of four lines, then zlib."""
+    lines = zlib.decompress(path.read_bytes().split(b"\n", 4)[4]).decode().splitlines()
+    return [line.split(" ")[0] for line in lines if " py:" in line]
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ LANGUAGE = {
     "pygments_lexer": "ipython3",
 }
 NETWORK_LINK = re.compile(r"\s*<link[^>]+https?://[^>]+>\s*")
-RANDOM_ID = re.compile(r"[0-9a-f]{32}")
+PLAYER = re.compile(r'id="_anim_img([0-9a-f]{32})"')  # matplotlib draws an animation's id at random
 DATA_URI = re.compile(r"data:[\w/+.-]+;base64,[^\"'\s]+")
 ADDRESS = re.compile(r"<[\w.]+[^<>\n]* at 0x[0-9a-f]{6,}>")
 
@@ -58,7 +58,7 @@ def run(path: Path, timeout: int = 900) -> NotebookNode:
 
 
 def canonical(book: NotebookNode) -> NotebookNode:
-    """The notebook without anything that would differ after an identical run."""
+    """The notebook without anything that would differ after an identical run; what it says is left alone."""
     book = nbformat.from_dict(book)
     book.nbformat, book.nbformat_minor = 4, 5
     book.metadata = nbformat.from_dict(
@@ -130,8 +130,9 @@ def _clean_html(html: str, name: str) -> str:
     html = NETWORK_LINK.sub("", html)
     pieces = DATA_URI.findall(html)  # an image's base64 may look like an id: keep it out of the way
     html = DATA_URI.sub("\0", html)
-    for n, old in enumerate(dict.fromkeys(RANDOM_ID.findall(html))):
-        html = html.replace(old, hashlib.md5(f"{name}-{n}".encode()).hexdigest())
+    for n, old in enumerate(dict.fromkeys(PLAYER.findall(html))):
+        stable = hashlib.md5(f"{name}-{n}".encode()).hexdigest()
+        html = re.sub(rf"\b(_?anim\w*?){old}", rf"\g<1>{stable}", html)
     return re.sub("\0", lambda _: pieces.pop(0), html)
 
 
