@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from icstn.classical import ic_lk
-from icstn.classical.regression import descend
+from icstn.classical import descend, ic_lk
 from icstn.exhibits import tables
 from icstn.exhibits.reproduction import EXHIBITS
 from icstn.experiments import DataOptions, Record, Records, Spec, baselines, cells, ensure, make_task

@@ -5,9 +5,10 @@ import torch
 
 from icstn import warps
 from icstn.classical import ALGORITHMS, Aligner, align
+from icstn.classical.level import Image, Scale, Template
 from icstn.classical.lucas_kanade import solve
-from icstn.classical.pyramid import Image, Scale, Template, box, gradient, pyramid
-from icstn.classical.study import make_trials
+from icstn.classical.pyramid import box, gradient, pyramid
+from icstn.classical.trials import make_trials
 from icstn.sampling import Frame, sample
 
 FAMILIES = list(warps.FAMILIES)

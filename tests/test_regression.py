@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from icstn.classical import Aligner
-from icstn.classical.features import hog
-from icstn.classical.regression import (
+from icstn.classical import (
+    Aligner,
     ConditionalLK,
     LinearRegressor,
     SupervisedDescent,
@@ -24,6 +23,7 @@ from icstn.classical.regression import (
     steepest_descent_images,
     template_gradients,
 )
+from icstn.classical.features import hog
 from icstn.perturb import perturb
 from icstn.sampling import Frame, sample
 from icstn.warps import FAMILIES, affine, corner_error, family, homography

@@ -1,15 +1,19 @@
 """Classical alignment: the Lucas-Kanade family, supervised descent and conditional Lucas-Kanade."""
 
-from icstn.classical.aligner import Aligner, AlignmentResult, align
-from icstn.classical.lucas_kanade import ALGORITHMS
-from icstn.classical.regression import (
-    ConditionalLK,
+from icstn.classical.aligner import Aligner, align
+from icstn.classical.cascade import Regressed, descend
+from icstn.classical.conditional_lk import ConditionalLK
+from icstn.classical.linear_regressor import (
     LinearRegressor,
-    SupervisedDescent,
-    descend,
     ic_lk,
     linear_predictor,
+    ridge_regression,
+    steepest_descent_images,
+    template_gradients,
 )
+from icstn.classical.lucas_kanade import ALGORITHMS
+from icstn.classical.result import AlignmentResult
+from icstn.classical.supervised_descent import SupervisedDescent
 
 __all__ = [
     "ALGORITHMS",
@@ -17,9 +21,13 @@ __all__ = [
     "AlignmentResult",
     "ConditionalLK",
     "LinearRegressor",
+    "Regressed",
     "SupervisedDescent",
     "align",
     "descend",
     "ic_lk",
     "linear_predictor",
+    "ridge_regression",
+    "steepest_descent_images",
+    "template_gradients",
 ]

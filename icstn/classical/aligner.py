@@ -6,15 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from icstn.classical.lucas_kanade import ALGORITHMS, Algorithm, Fixed, Step, hessian, solve, steepest_descent
-from icstn.classical.pyramid import ALL, Image, Rows, Scale, Template, box, moments, pyramid
+from icstn.classical.descent import Best, State, join, slices
+from icstn.classical.inputs import check_images, items
+from icstn.classical.level import ALL, Image, Rows, Scale, Template, moments
+from icstn.classical.lucas_kanade import ALGORITHMS, Algorithm, Fixed, hessian, solve, steepest_descent
+from icstn.classical.pyramid import box, pyramid
+from icstn.classical.result import AlignmentResult, better
 from icstn.sampling import Frame
 from icstn.warps import Warp, affine, family
 
@@ -24,104 +27,6 @@ CHUNK = 2**19
 COARSE_TOL = 0.5
 #: λ of the second attempt.
 RETRY_DAMPING = 0.01
-
-Part = TypeVar("Part")
-FLAGS = ("left_image", "singular", "mismatch")
-
-
-@dataclass(frozen=True)
-class AlignmentResult:
-    """The warps, and what can be said about each.
-
-    Attributes:
-        p: warp parameters, ``(batch, k)``: the template point x lies at W(x; p) in the image.
-        converged: the last step was shorter than the tolerance, and none of the flags below is set.
-        iterations: steps taken, over all levels.
-        residual: root mean square of I(W(x; p)) − T(x) over the samples inside the image.
-        correlation: of the aligned image with the template, in [-1, 1].
-        overlap: fraction of the template's samples that lie inside the image.
-        left_image: the overlap fell below the aligner's minimum, or the warp folded over.
-        singular: the Hessian could not be solved on the finest level.
-        mismatch: it stopped at a place that does not look like the template: the correlation is too low, or
-            the residual too large for it (a change of light, say, without ``normalize``).
-        trajectory: every warp from the initial to the last, ``(steps + 1, batch, k)``, if asked for.
-    """
-
-    p: Float[Tensor, "batch k"]
-    converged: Bool[Tensor, " batch"]
-    iterations: Int[Tensor, " batch"]
-    residual: Float[Tensor, " batch"]
-    correlation: Float[Tensor, " batch"]
-    overlap: Float[Tensor, " batch"]
-    left_image: Bool[Tensor, " batch"]
-    singular: Bool[Tensor, " batch"]
-    mismatch: Bool[Tensor, " batch"]
-    trajectory: Float[Tensor, "steps batch k"] | None = field(default=None, repr=False)
-
-    @property
-    def status(self) -> list[str]:
-        """One word for each item: converged, left the image, singular, mismatch or unfinished."""
-        flags = zip(*(getattr(self, name).tolist() for name in (*FLAGS, "converged")), strict=True)
-        words = ("left the image", "singular", "mismatch", "converged")
-        return [next((w for w, f in zip(words, item, strict=True) if f), "unfinished") for item in flags]
-
-
-@dataclass
-class _State:
-    """A chunk of a batch on its way: the flags are of the current level, the counts of all."""
-
-    p: Tensor
-    iterations: Tensor
-    active: Tensor
-    done: Tensor
-    left: Tensor
-    singular: Tensor
-    busy: bool = True
-    whole: bool = True
-
-    @classmethod
-    def start(cls, p: Tensor) -> _State:
-        no = torch.zeros(p.shape[0], dtype=torch.bool, device=p.device)
-        return cls(p, torch.zeros(p.shape[0], dtype=torch.long, device=p.device), ~no, no, no, no)
-
-    def select(self, r: Rows) -> _State:
-        if r is ALL:
-            return self
-        return _State(
-            self.p[r], self.iterations[r], self.active[r], self.done[r], self.left[r], self.singular[r]
-        )
-
-    def advance(self, new: Tensor, moved: Tensor, limit: float, regular: Tensor, seen: Tensor | None) -> None:
-        """Take the step for the items that are still active, and see which of them stop.
-
-        Args:
-            new: the warps after the step.
-            moved: its length, squared.
-            limit: at most this is converged.
-            regular: items whose normal equations could be solved.
-            seen: items of which enough lies inside the image; None for all.
-        """
-        self.iterations = self.iterations + self.active
-        fine = regular & (moved < 1e12)
-        fine = fine if seen is None else fine & seen
-        if not bool(fine.all()):
-            self.singular = self.singular | (self.active & ~regular)
-            self.left = self.left | (self.active & regular & ~fine)
-            self.active, self.whole = self.active & fine, False
-        self.p = new if self.whole else torch.where(self.active.unsqueeze(-1), new, self.p)
-        short = moved <= limit
-        if bool(short.any()):
-            self.done = self.done | (self.active & short)
-            self.active, self.whole = self.active & ~short, False
-        self.busy = self.whole or bool(self.active.any())
-
-    def next_level(self, entry: Tensor) -> None:
-        """Everything is active again, from ``entry`` where this level failed."""
-        failed = self.left | self.singular
-        if bool(failed.any()):
-            self.p = torch.where(failed.unsqueeze(-1), entry, self.p)
-        self.done = self.left = self.singular = torch.zeros_like(failed)
-        self.active, self.busy, self.whole = ~self.done, True, True
 
 
 class Aligner:
@@ -180,7 +85,7 @@ class Aligner:
         min_correlation: float = 0.9,
         retry: bool = True,
     ) -> None:
-        _check_images("template", template)
+        check_images("template", template)
         self.warp = family(warp)
         self.template = template
         self.frame = frame
@@ -248,7 +153,7 @@ class Aligner:
         rows: Rows = ALL,
     ) -> AlignmentResult:
         """All levels, for the rows of the batch that image and p hold, in chunks or as a whole."""
-        state, path = _State.start(p), [p] if keep else None
+        state, path = State.start(p), [p] if keep else None
         images = pyramid(image, self.levels)
         for level, (T_all, fixed_all) in reversed(list(enumerate(self._templates(frame)))):
             T_rows, fixed_rows = T_all.select(rows), _select(fixed_all, rows)
@@ -258,7 +163,7 @@ class Aligner:
                 else self._chunk(T_all, fixed_all is not None and fixed_all.sd.shape[0] == 1)
             )
             parts, results = [], []
-            for r in _slices(p.shape[0], step):
+            for r in slices(p.shape[0], step):
                 pixels = images[level] if image.shape[0] == 1 else images[level][r]
                 T, fixed, s = T_rows.select(r), _select(fixed_rows, r), state.select(r)
                 I = Image(T.scale, box(pixels, self.blur), (image.shape[-2], image.shape[-1]))
@@ -266,8 +171,8 @@ class Aligner:
                 parts.append(s)
                 if not level:
                     results.append(self._judge(T, I, s))
-            state = _join(parts)
-        found = _join(results)
+            state = join(parts)
+        found = join(results)
         return found if path is None else replace(found, trajectory=torch.stack(path))
 
     def _again(self, found: AlignmentResult, image: Tensor, p: Tensor, frame: Frame) -> AlignmentResult:
@@ -280,7 +185,7 @@ class Aligner:
             if through_affine:
                 start = self._affine(images, start, frame, rows)
             second = self._align(images, start, frame, damping=RETRY_DAMPING, rows=rows)
-            found = _better(found, second, rows)
+            found = better(found, second, rows)
         return found
 
     def _affine(self, image: Tensor, p: Tensor, frame: Frame, rows: Tensor) -> Tensor:
@@ -298,13 +203,13 @@ class Aligner:
         T: Template,
         I: Image,
         fixed: Fixed | None,
-        s: _State,
+        s: State,
         path: list[Tensor] | None,
         damping: float,
     ) -> None:
         """Iterate on one level; a coarse level that failed leaves the warp as it found it."""
         algorithm, entry = self.algorithms[level], s.p
-        best = _Best(damping) if damping else None
+        best = Best(damping) if damping else None
         limit = (COARSE_TOL * 2**level if level and self.tol else self.tol) ** 2
         for _ in range(self.iterations[level]):
             step = algorithm.step(T, I, s.p, fixed)
@@ -324,7 +229,7 @@ class Aligner:
         if level:
             s.next_level(entry)
 
-    def _judge(self, T: Template, I: Image, s: _State) -> AlignmentResult:
+    def _judge(self, T: Template, I: Image, s: State) -> AlignmentResult:
         """Look at where the warps ended."""
         IWxp, inside = I.warp(s.p)
         e, _ = T.match(IWxp, (), inside)
@@ -367,13 +272,13 @@ class Aligner:
         self._prepared.clear()
         if not bool(regular.all()):
             raise ValueError(
-                f"template {_items(~regular)} does not determine the {self.warp.name} warp: "
+                f"template {items(~regular)} does not determine the {self.warp.name} warp: "
                 "its Hessian is singular (it is constant, or varies along one direction only); "
                 "take a template with more texture or a smaller warp family"
             )
 
     def _check_call(self, image: Tensor, p: Tensor | None) -> int:
-        _check_images("image", image)
+        check_images("image", image)
         T = self.template
         if image.dtype != T.dtype or image.device != T.device:
             raise ValueError(
@@ -412,34 +317,6 @@ class Aligner:
         return max(1, CHUNK * torch.get_num_threads() // floats)
 
 
-class _Best:
-    """Levenberg-Marquardt: the best warp so far, its normal equations, and λ, for each item.
-
-    A step that made the residual larger costs one iteration: λ grows tenfold and the next step starts
-    again from the best warp, whose normal equations are still here.
-    """
-
-    def __init__(self, damping: float) -> None:
-        self._initial = damping
-        self._kept: tuple[tuple[Tensor, ...], Tensor] | None = None
-
-    def choose(self, p: Tensor, step: Step) -> tuple[Tensor, Step, Tensor]:
-        """The better of the new warp and the best so far, its step, and λ."""
-        cost, H = step.cost(), step.H.expand(p.shape[0], -1, -1)
-        overlap = torch.ones_like(cost) if step.overlap is None else step.overlap
-        new = (p, H, step.b, cost, overlap)
-        damping = torch.full_like(cost, self._initial)
-        if self._kept is not None:
-            old, damping = self._kept
-            worse = ~(cost <= old[3]) | (overlap < old[4] / 2)
-            damping = torch.where(worse, damping * 10, damping / 10).clamp(1e-8, 1e8)
-            new = tuple(  # type: ignore[assignment]
-                torch.where(worse.view(-1, *[1] * (n.dim() - 1)), o, n) for o, n in zip(old, new, strict=True)
-            )
-        self._kept = (new, damping)
-        return new[0], step._replace(H=new[1], b=new[2], overlap=new[4]), damping
-
-
 def align(
     image: Tensor,
     template: Tensor,
@@ -460,35 +337,6 @@ def align(
         settings: keyword arguments of :class:`Aligner`.
     """
     return Aligner(template, warp, **settings)(image, p)
-
-
-def _better(found: AlignmentResult, second: AlignmentResult, rows: Tensor) -> AlignmentResult:
-    """The first result, with those items of the second (the rows of the first) that are better."""
-    better = second.converged | (second.correlation > found.correlation[rows])
-    merged = {}
-    for name in ("p", "converged", "residual", "correlation", "overlap", *FLAGS):
-        old, new = getattr(found, name), getattr(second, name)
-        choice = better.view(-1, *[1] * (new.dim() - 1))
-        merged[name] = old.index_copy(0, rows, torch.where(choice, new, old[rows]))
-    iterations = found.iterations.index_add(0, rows, second.iterations)
-    return AlignmentResult(**merged, iterations=iterations)
-
-
-def _check_images(what: str, x: Tensor) -> None:
-    if x.dim() != 4 or not x.is_floating_point():
-        raise ValueError(
-            f"the {what} is a float tensor (batch, channels, height, width), got {x.dtype} {tuple(x.shape)}"
-        )
-    if min(x.shape) < 1 or min(x.shape[-2:]) < 2:
-        raise ValueError(f"the {what} is empty or less than 2 pixels wide: {tuple(x.shape)}")
-    # a sum is finite only if every pixel is, and is cheaper to look at than each of them
-    if not bool(x.detach().sum().isfinite()) and not bool(x.isfinite().all()):
-        raise ValueError(f"the {what} {_items(~x.isfinite().flatten(1).all(1))} has NaN or infinite pixels")
-
-
-def _items(flags: Tensor) -> str:
-    items = flags.nonzero().flatten().tolist()
-    return ", ".join(map(str, items[:8])) + (", …" if len(items) > 8 else "")
 
 
 def _levels(size: tuple[int, int]) -> int:
@@ -517,16 +365,3 @@ def _select(fixed: Fixed | None, r: Rows) -> Fixed | None:
     if fixed is None or fixed.sd.shape[0] == 1 or r is ALL:
         return fixed
     return Fixed(fixed.sd[r], fixed.H[r])
-
-
-def _slices(n: int, step: int) -> list[slice]:
-    """Chunks of a batch; a single one is everything, which needs no indexing."""
-    return [ALL] if step >= n else [slice(i, i + step) for i in range(0, n, step)]
-
-
-def _join(parts: list[Part]) -> Part:
-    """Chunks of states or of results, put together again."""
-    if len(parts) == 1:
-        return parts[0]
-    columns = zip(*(vars(part).values() for part in parts), strict=True)
-    return type(parts[0])(*(torch.cat(c) if isinstance(c[0], Tensor) else c[0] for c in columns))

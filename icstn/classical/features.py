@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from icstn.classical.extras import package
 
 Features = Callable[[Tensor], Tensor]
 
@@ -42,7 +43,7 @@ def hog(
     Raises:
         ValueError: a patch holds not even one block of ``block × block`` cells.
     """
-    describe = _package("skimage.feature", "scikit-image").hog
+    describe = package("skimage.feature", "scikit-image").hog
     if min(patches.shape[-2:]) < cell * block:
         size = "×".join(map(str, patches.shape[-2:]))
         raise ValueError(f"HOG needs {cell * block} pixels a side or more, got {size}: lower `cell`")
@@ -65,7 +66,7 @@ def sift(
     Returns:
         ``(batch, 128 · grid²)`` with values in [0, 1].
     """
-    cv2 = _package("cv2", "opencv-python-headless")
+    cv2 = package("cv2", "opencv-python-headless")
     height, width = patches.shape[-2:]
     step_x, step_y = width / grid, height / grid
     points = [
@@ -128,12 +129,3 @@ def extract(
 
 def _stack(rows: list[Any], like: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(rows)).to(like.device, like.dtype)
-
-
-def _package(module: str, package: str) -> ModuleType:
-    from importlib import import_module
-
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise ImportError(f"this feature needs {package}: pip install 'icstn[classical]'") from error

@@ -34,7 +34,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from icstn.classical.pyramid import Gradient, Image, Scale, Template
+from icstn.classical.level import Gradient, Image, Scale, Template
 from icstn.warps import Warp
 
 
@@ -45,7 +45,7 @@ class Fixed(NamedTuple):
     H: Tensor
 
 
-class Step(NamedTuple):
+class NormalEquations(NamedTuple):
     """The normal equations of one step, for a batch.
 
     Attributes:
@@ -79,7 +79,7 @@ class Algorithm:
         """What does not change from step to step."""
         raise NotImplementedError
 
-    def step(self, T: Template, I: Image, p: Tensor, fixed: Fixed | None) -> Step:
+    def step(self, T: Template, I: Image, p: Tensor, fixed: Fixed | None) -> NormalEquations:
         """Linearize at p."""
         raise NotImplementedError
 
@@ -96,7 +96,7 @@ class ForwardsAdditive(Algorithm):
     def precompute(self, T: Template) -> Fixed | None:
         return None
 
-    def step(self, T: Template, I: Image, p: Tensor, fixed: Fixed | None) -> Step:
+    def step(self, T: Template, I: Image, p: Tensor, fixed: Fixed | None) -> NormalEquations:
         IWxp, dI, inside = I.warp_with_gradient(p)
         dW_dp = T.scale.dW_dp(p)
         IWxp, dI = T.match(IWxp, dI, inside)
@@ -116,7 +116,7 @@ class ForwardsCompositional(Algorithm):
     def precompute(self, T: Template) -> Fixed | None:
         return None
 
-    def step(self, T: Template, I: Image, p: Tensor, fixed: Fixed | None) -> Step:
+    def step(self, T: Template, I: Image, p: Tensor, fixed: Fixed | None) -> NormalEquations:
         IWxp, dI, inside = I.warp_with_gradient(p)
         dI = chain(dI, T.scale.dW_dx(p))
         dW_dp = T.scale.dW_dp()
@@ -141,7 +141,7 @@ class SecondOrder(Algorithm):
     def precompute(self, T: Template) -> Fixed | None:
         return None
 
-    def step(self, T: Template, I: Image, p: Tensor, fixed: Fixed | None) -> Step:
+    def step(self, T: Template, I: Image, p: Tensor, fixed: Fixed | None) -> NormalEquations:
         IWxp, inside = I.warp(p)
         dW_dp = T.scale.dW_dp()
         IWxp, _ = T.match(IWxp, (), inside)
@@ -164,7 +164,7 @@ class InverseCompositional(Algorithm):
         sd = steepest_descent(T.dT, dW_dp)
         return Fixed(sd, hessian(sd, T))
 
-    def step(self, T: Template, I: Image, p: Tensor, fixed: Fixed) -> Step:  # type: ignore[override]
+    def step(self, T: Template, I: Image, p: Tensor, fixed: Fixed) -> NormalEquations:  # type: ignore[override]
         IWxp, inside = I.warp(p)
         IWxp, _ = T.match(IWxp, (), inside)
         sd, H = fixed
@@ -203,7 +203,7 @@ class InverseAdditive(Algorithm):
         sd = steepest_descent(T.dT, dW_dp)
         return Fixed(sd, hessian(sd, T))
 
-    def step(self, T: Template, I: Image, p: Tensor, fixed: Fixed) -> Step:  # type: ignore[override]
+    def step(self, T: Template, I: Image, p: Tensor, fixed: Fixed) -> NormalEquations:  # type: ignore[override]
         IWxp, inside = I.warp(p)
         IWxp, _ = T.match(IWxp, (), inside)
         sd, H = fixed
@@ -251,7 +251,7 @@ def hessian(sd: Tensor, T: Template, inside: Tensor | None = None) -> Tensor:
 
 def normal_equations(
     sd: Tensor, e: Tensor, inside: Tensor | None, T: Template, H: Tensor | None = None
-) -> Step:
+) -> NormalEquations:
     """H and b = sd e over the samples that lie inside the image.
 
     Args:
@@ -273,7 +273,7 @@ def normal_equations(
         n = T.photometric_basis(inside)
         e = e - ((e.unsqueeze(1) @ n.mT) @ n).squeeze(1)
     b = e @ sd[0].mT if sd.shape[0] == 1 else (e.unsqueeze(1) @ sd.mT).squeeze(1)
-    return Step(H, b, e, overlap)
+    return NormalEquations(H, b, e, overlap)
 
 
 def solve(H: Tensor, b: Tensor, damping: Tensor | None = None) -> tuple[Tensor, Tensor]:

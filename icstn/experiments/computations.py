@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from icstn import datasets
-from icstn.classical import Aligner
-from icstn.classical.regression import LinearRegressor, descend, ic_lk
+from icstn.classical import Aligner, LinearRegressor, descend, ic_lk
 from icstn.perturb import perturb
 from icstn.sampling import Frame, sample
 from icstn.transformers import ICSTN, STN, CompositionalSTN

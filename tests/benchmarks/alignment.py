@@ -37,8 +37,9 @@ from clock import Clock
 from torch import Tensor
 
 from icstn.classical import ALGORITHMS, Aligner
-from icstn.classical.pyramid import Image, Scale, Template
-from icstn.classical.study import Trials, canonical_points, convergence, make_trials, wilson
+from icstn.classical.level import Image, Scale, Template
+from icstn.classical.study import convergence, wilson
+from icstn.classical.trials import Trials, canonical_points, make_trials
 from icstn.datasets import photograph
 from icstn.experiments.provenance import commit, cpu_model, now
 from icstn.sampling import Frame

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from conftest import Scene
 
-from icstn.classical.regression import steepest_descent_images, template_gradients
+from icstn.classical import steepest_descent_images, template_gradients
 
 
 def test_error_is_of_second_order(scene: Scene, rng: np.random.Generator, order) -> None:

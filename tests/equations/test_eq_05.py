@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from conftest import Scene, by_hand, parameters
 
-from icstn.classical import Aligner
-from icstn.classical.regression import ic_lk, steepest_descent_images, template_gradients
+from icstn.classical import Aligner, ic_lk, steepest_descent_images, template_gradients
 
 P = np.array([0.03, -0.02, 0.05, 0.01, 0.04, -0.06])
 

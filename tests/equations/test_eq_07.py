@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from conftest import Scene, by_hand, parameters
 
-from icstn.classical.regression import SupervisedDescent
+from icstn.classical import SupervisedDescent
 from icstn.sampling import sample
 
 N, M = 2, 40

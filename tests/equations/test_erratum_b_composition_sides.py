@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from conftest import Scene, by_hand, parameters
 
-from icstn.classical.regression import ic_lk
+from icstn.classical import ic_lk
 
 TRUTH = np.array([0.25, -0.2, 0.1, 0.3, -0.2, -0.1])
 
