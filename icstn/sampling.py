@@ -59,6 +59,11 @@ class Frame:
         center = ((left + right) / 2, (top + bottom) / 2)
         return cls(height, width, center, ((right - left) / 2, (bottom - top) / 2))
 
+    def covers(self, height: int, width: int) -> bool:
+        """Whether the template's square is the whole image of that size."""
+        half = ((width - 1) / 2, (height - 1) / 2)
+        return self.center == half and self.half_extent == half
+
     @property
     def pixel(self) -> float:
         """One template pixel in normalised units, 2 / width (the paper's 3.5 px on 28 px is 0.25)."""
@@ -90,7 +95,7 @@ def warp_grid(
 ) -> Float[Tensor, "batch height width 2"]:
     """W(x; p) at every sample of the frame, in the image's own [-1, 1]² (as ``grid_sample`` wants it).
 
-    Affine grids are a broadcast sum of a row and a column term, which costs a fraction of a batched matmul.
+    The two coordinates are planes in memory, ``(2, batch, height, width)``.
 
     Args:
         p: warp parameters.
@@ -98,39 +103,73 @@ def warp_grid(
         warp: the family of ``p``.
         image_size: ``(height, width)`` of the image in pixels.
     """
-    m = _to_image(frame, image_size, p.dtype, p.device) @ warp.matrix(p)
-    if warp.projective:
-        return _Projection.apply(m, _points(frame, p.dtype, p.device)).view(-1, frame.height, frame.width, 2)
-    gx, gy = frame.axes(p)
-    # (batch, 2, height, width) without ever forming the homogeneous points
-    h = m[:, :2, 0, None, None] * gx + (m[:, :2, 1, None] * gy + m[:, :2, 2, None]).unsqueeze(-1)
-    return h.permute(0, 2, 3, 1)
+    m = warp.matrix(p)
+    if not frame.covers(*image_size):
+        m = _to_image(frame, image_size, p.dtype, p.device) @ m
+    if not warp.projective:
+        return _planes(m[:, :2], *frame.axes(p)).permute(1, 2, 3, 0)
+    if _transformed(m):
+        return _project(m, *frame.axes(p))
+    planes = _Projection.apply(m, _points(frame, p.dtype, p.device))
+    return planes.unflatten(2, (frame.height, frame.width)).permute(1, 2, 3, 0)
+
+
+def _planes(m: Tensor, gx: Tensor, gy: Tensor) -> Tensor:
+    """Rows of matrices ``(batch, rows, 3)`` times the grid's (x, y, 1): ``(rows, batch, height, width)``.
+
+    A broadcast sum of a row's and a column's term, which costs a fraction of a batched matmul.
+    """
+    x, y, one = m.transpose(0, 1).unsqueeze(-1).unbind(2)  # each (rows, batch, 1)
+    return (x * gx).unsqueeze(2) + (y * gy + one).unsqueeze(3)
+
+
+def _project(m: Tensor, gx: Tensor, gy: Tensor) -> Tensor:
+    """The projected grid ``(batch, height, width, 2)``, in operations that every transform knows."""
+    moved = _planes(m, gx, gy)
+    return (moved[:2] / off_horizon(moved[2])).permute(1, 2, 3, 0)
+
+
+def _transformed(x: Tensor) -> bool:
+    """Whether a compiler, an exporter or ``torch.func`` looks on, which want plain operations."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.func.debug_unwrap(x) is not x
 
 
 class _Projection(torch.autograd.Function):
-    """Matrices ``(batch, 3, 3)`` applied to homogeneous points ``(3, N)``: ``(batch, N, 2)``, projected.
+    """Matrices ``(batch, 3, 3)`` times points ``(3, N)``, projected: planes ``(2, batch, N)``.
 
-    The same as autograd's way through the matmul and the division, in a third of its time.
+    The same as :func:`_project` in a third of its time. A denominator kept off the horizon is a reciprocal
+    kept within ±1/:data:`HORIZON`, and everything happens in place: on a CPU fresh memory costs more than
+    the arithmetic.
     """
 
-    @staticmethod
-    def forward(m: Tensor, points: Tensor) -> Tensor:
-        moved = (m.reshape(-1, 3) @ points).view(len(m), 3, -1)
-        return (moved[:, :2] / off_horizon(moved[:, 2:])).mT
+    LARGEST = 1 / HORIZON
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs, output)
+    def forward(ctx: Any, m: Tensor, points: Tensor) -> Tensor:
+        moved = (m.transpose(0, 1).reshape(-1, 3) @ points).view(3, len(m), -1)
+        over_w = moved[2].reciprocal_().clamp_(-_Projection.LARGEST, _Projection.LARGEST)
+        warped = moved[:2].mul_(over_w)
+        ctx.save_for_backward(m, points, warped, over_w)
+        return warped
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        m, points, warped = ctx.saved_tensors
-        x, y = warped.unbind(-1)  # each (batch, N)
-        w = m[:, 2] @ points
-        d_u, d_v = (grad.mT.contiguous() / off_horizon(w).unsqueeze(1)).unbind(1)
-        d_w = torch.where(w.abs() < HORIZON, 0.0, -(d_u * x + d_v * y))
-        d_moved = torch.stack((d_u, d_v, d_w), 1)
-        return (d_moved.flatten(0, 1) @ points.mT).view_as(m), None
+        m, points, warped, over_w = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _differentiable_gradient(m, points, grad), None
+        d = grad.new_empty(3, *over_w.shape)
+        torch.mul(grad, over_w, out=d[:2])  # ∂L/∂u and ∂L/∂v
+        torch.mul(d[0], warped[0], out=d[2]).addcmul_(d[1], warped[1]).neg_()  # ∂L/∂w
+        d[2] = torch.ops.aten.hardtanh_backward(d[2], over_w, -_Projection.LARGEST, _Projection.LARGEST)
+        return (points @ d.flatten(0, 1).T).view(3, 3, -1).permute(2, 1, 0), None
+
+
+def _differentiable_gradient(m: Tensor, points: Tensor, grad: Tensor) -> Tensor:
+    """The gradient as a function that can be differentiated again."""
+    with torch.enable_grad():
+        moved = m.transpose(0, 1) @ points
+        warped = moved[:2] / off_horizon(moved[2])
+    return torch.autograd.grad(warped, m, grad, create_graph=True)[0]
 
 
 @lru_cache(maxsize=32)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from icstn import sampling
 from icstn.sampling import Frame, sample, warp_grid
 from icstn.warps import FAMILIES, affine, homography, translation
 
@@ -82,6 +83,56 @@ class TestGrid:
         pixels = frame.to_pixels(warp.apply(p, frame.grid(torch.float64)))
         wanted = Frame.full(50, 60).to_normalised(pixels)
         torch.testing.assert_close(grid, wanted)
+
+    @pytest.mark.parametrize("frame", [Frame.full(12, 9), Frame.crop(30, 40, 12, 9)], ids=["full", "crop"])
+    def test_fast_projection_is_the_plain_one(self, frame: Frame, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In values and gradients, also where samples cross the horizon (p7 = −1 has one on it)."""
+        p = torch.cat((some(homography, 4), torch.zeros(1, 8, dtype=torch.float64), some(homography, 1)))
+        p[4, 6], p[5, 6:] = -1.0, torch.tensor([1.7, -0.9])
+        weights = noise(6, 12, 9, 2) / (1 + frame.height * self.steep(p, frame))
+
+        def results() -> list[torch.Tensor]:
+            q = p.clone().requires_grad_()
+            grid = warp_grid(q, frame, homography, (30, 40))
+            return [grid.detach(), torch.autograd.grad(grid, q, weights)[0]]
+
+        fast = results()
+        monkeypatch.setattr(sampling, "_transformed", lambda _: True)
+        for ours, plain in zip(fast, results(), strict=True):
+            assert plain.isfinite().all()
+            torch.testing.assert_close(ours, plain, atol=1e-10, rtol=1e-10)
+
+    @staticmethod
+    def steep(p: torch.Tensor, frame: Frame) -> torch.Tensor:
+        """How large a sample's coordinates are, which near the horizon is very."""
+        return homography.apply(p, frame.grid(p.dtype)).abs().view(len(p), frame.height, frame.width, 2) ** 2
+
+    def test_a_sample_on_the_horizon_has_no_say_in_the_denominator(self) -> None:
+        frame, p = Frame.full(3, 3), torch.zeros(1, 8, dtype=torch.float64)
+        p[0, 6] = -1.0  # the right column
+        p.requires_grad_()
+        right = warp_grid(p, frame, homography, (3, 3))[0, :, 2].sum()
+        (gradient,) = torch.autograd.grad(right, p)
+        assert gradient.abs().amax() > 1e5  # the coordinates are divided by 1e-6 there,
+        assert gradient[0, 6:].tolist() == [0, 0]  # whatever the denominator
+
+    def test_can_be_differentiated_twice(self) -> None:
+        p = some(homography, 2).requires_grad_()
+        frame = Frame.crop(9, 9, 4, 3)
+        assert torch.autograd.gradgradcheck(lambda q: warp_grid(q, frame, homography, (9, 9)), p)
+
+    def test_the_same_bits_every_time(self) -> None:
+        """Resumed runs are bit-identical: the fast path has no freedom."""
+        p, frame = some(homography, 50).float(), Frame.full(28, 28)
+        weights = noise(50, 28, 28, 2).float()
+        runs = []
+        for _ in range(3):
+            q = p.clone().requires_grad_()
+            grid = warp_grid(q, frame, homography, (28, 28))
+            runs.append((grid.detach().clone(), torch.autograd.grad(grid, q, weights)[0]))
+        for grid, gradient in runs[1:]:
+            assert torch.equal(grid, runs[0][0])
+            assert torch.equal(gradient, runs[0][1])
 
 
 class TestSample:
