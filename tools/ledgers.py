@@ -81,7 +81,7 @@ class Equation:
 
     @property
     def number(self) -> int:
-        """The paper's number, 0 for an erratum."""
+        """The paper's number, 0 for a remark on its text."""
         match = re.fullmatch(r"test_eq_(\d+)\.py", self.file)
         return int(match[1]) if match else 0
 
@@ -130,7 +130,7 @@ def _run(folder: Path) -> set[tuple[str, str]]:
 def equations_page(found: Sequence[Equation], labels: set[str]) -> str:
     """book/equations.md."""
     numbered = [e for e in found if e.number]
-    errata = [e for e in found if not e.number]
+    remarks = [e for e in found if not e.number]
     checks = [c for e in found for c in e.checks]
     out = [
         NOTE,
@@ -143,21 +143,27 @@ def equations_page(found: Sequence[Equation], labels: set[str]) -> str:
             "tests, so a mark below is a result and not an opinion."
         ),
         f"\n**{sum(e.passed for e in numbered)} of {len(numbered)} equations and "
-        f"{sum(e.passed for e in errata)} of {len(errata)} errata check out, "
+        f"{sum(e.passed for e in remarks)} of {len(remarks)} remarks check out, "
         f"in {sum(c.passed for c in checks)} of {len(checks)} tests.**\n",
         "| | equation | what it is | in the book |\n|---|---|---|---|",
         *(_row(e, labels) for e in numbered),
         "",
         *(_section(e, f"Eq. ({e.number})", f"check-eq-{e.number:02}", labels) for e in numbered),
-        "## Errata\n",
+        "## Remarks\n",
         _wrap(
-            "Three places where the paper's text can't be taken as it stands. Each gets the same "
-            "treatment: what is printed is shown to fail, and what holds instead is shown to hold."
+            "Places where the paper's text can't be taken as it stands: something printed is false (an "
+            "erratum), two places disagree (an inconsistency), or something needed is not said (an "
+            "omission). Each is shown by tests, and so is what holds instead."
         ),
         "",
-        *(_section(e, "Erratum", f"check-{e.file[5:-3].replace('_', '-')}", labels) for e in errata),
+        *(_section(e, _kind(e), f"check-{e.file[5:-3].replace('_', '-')}", labels) for e in remarks),
     ]
     return "\n".join(out).rstrip() + "\n"
+
+
+def _kind(e: Equation) -> str:
+    """Erratum, inconsistency or omission: the second word of the file's name."""
+    return e.file.split("_")[1].capitalize()
 
 
 def _row(e: Equation, labels: set[str]) -> str:

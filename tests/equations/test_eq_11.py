@@ -2,12 +2,14 @@ r"""Derivative of the composition, in the form that holds: one bracket for each 
 
 .. math::
 
-    \frac{\partial\mathbf{p}_{\mathrm{out}}}{\partial\mathbf{p}_{\mathrm{in}}} = \mathbf{I} +
+    \begin{aligned}
+    \frac{\partial\mathbf{p}_{\mathrm{out}}}{\partial\mathbf{p}_{\mathrm{in}}} &= \mathbf{I} +
     \begin{bmatrix} \Delta p_1 \mathbf{I}_3 & \Delta p_2 \mathbf{I}_3 \\ \Delta p_4 \mathbf{I}_3
-    & \Delta p_5 \mathbf{I}_3 \end{bmatrix}, \qquad
-    \frac{\partial\mathbf{p}_{\mathrm{out}}}{\partial\Delta\mathbf{p}} = \mathbf{I} +
+    & \Delta p_5 \mathbf{I}_3 \end{bmatrix}, \\
+    \frac{\partial\mathbf{p}_{\mathrm{out}}}{\partial\Delta\mathbf{p}} &= \mathbf{I} +
     \begin{bmatrix} \mathbf{B} & \mathbf{0} \\ \mathbf{0} & \mathbf{B} \end{bmatrix}, \quad
     \mathbf{B} = \begin{bmatrix} p_1 & p_4 & 0 \\ p_2 & p_5 & 0 \\ p_3 & p_6 & 0 \end{bmatrix}
+    \end{aligned}
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def test_it_is_true_at_the_identity(rng: np.random.Generator) -> None:
 
 
 def test_the_argument_survives(rng: np.random.Generator) -> None:
-    """For small Δp the right form stays within ‖Δp‖ of the identity, whatever p_in: no vanishing gradient."""
+    """For small Δp the right form stays within ‖Δp‖ of the identity, whatever p_in."""
     for p, dp in rng.normal(0, 1, (20, 2, 6)):
         singular_values = np.linalg.svd(autograd(p, 0.1 * dp)[0], compute_uv=False)
         assert np.abs(singular_values - 1).max() <= 0.1 * np.linalg.norm(dp) + 1e-12

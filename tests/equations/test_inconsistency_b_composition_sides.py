@@ -1,10 +1,12 @@
-r"""Eq. (10) and the Lucas-Kanade update compose on different sides.
+r"""Eq. (10) composes on the image side, the Lucas-Kanade update of Sec. 2.1 on the template side.
 
 .. math::
 
-    \mathbf{M}(\Delta\mathbf{p})\,\mathbf{M}(\mathbf{p}) \ne
-    \mathbf{M}(\mathbf{p})\,\mathbf{M}(\Delta\mathbf{p}) \quad\text{(eq. 10 on the left; }
-    \mathbf{p} \circ \Delta\mathbf{p} \text{ of Lucas-Kanade on the right)}
+    \begin{aligned}
+    \text{eq. (10):}\quad & \mathbf{M}(\Delta\mathbf{p})\,\mathbf{M}(\mathbf{p}) \\
+    \text{Sec. 2.1:}\quad & \mathbf{p} \circ \Delta\mathbf{p}^{-1}, \text{ that is }
+    \mathbf{M}(\mathbf{p})\,\mathbf{M}(\Delta\mathbf{p})^{-1}
+    \end{aligned}
 """
 
 from __future__ import annotations
@@ -54,8 +56,26 @@ def test_they_agree_to_first_order_at_the_identity(rng: np.random.Generator, ord
     assert 1.9 < order(errors) < 2.1
 
 
-def test_a_learned_predictor_can_do_either(rng: np.random.Generator) -> None:
-    """The two updates are conjugate, Δ' = M(p) M(Δp) M(p)⁻¹: only a predictor that knows p converts."""
+def test_for_a_fixed_target_both_need_the_same(rng: np.random.Generator) -> None:
+    """Where the right warp is the identity, either side needs M(p)⁻¹: a learned predictor loses nothing."""
+    for p in rng.normal(0, 0.2, (20, 6)):
+        needed = np.linalg.inv(by_hand(p))
+        np.testing.assert_allclose(needed @ by_hand(p), np.eye(3), atol=1e-12)
+        np.testing.assert_allclose(by_hand(p) @ needed, np.eye(3), atol=1e-12)
+
+
+def test_what_is_left_is_how_an_imperfect_step_acts(rng: np.random.Generator) -> None:
+    """At M(p) = (A | t), a step off by (E | e) ends E t + e away on the image side, A e on the other."""
+    for p, e in rng.normal(0, 0.2, (20, 2, 6)):
+        m, off = by_hand(p), by_hand(e) - np.eye(3)
+        (A, t), (E, shift) = ((x[:2, :2], x[:2, 2]) for x in (m, off))
+        step = np.linalg.inv(m) + off
+        np.testing.assert_allclose((step @ m)[:2, 2], E @ t + shift, atol=1e-12)
+        np.testing.assert_allclose((m @ step)[:2, 2], A @ shift, atol=1e-12)
+
+
+def test_conjugation_turns_one_into_the_other(rng: np.random.Generator) -> None:
+    """The two updates are conjugate, Δ' = M(p) M(Δp) M(p)⁻¹: which p it is decides how far they differ."""
     p, dp = rng.normal(0, 0.2, (2, 6))
     conjugate = by_hand(p) @ by_hand(dp) @ np.linalg.inv(by_hand(p))
     np.testing.assert_allclose(conjugate @ by_hand(p), by_hand(p) @ by_hand(dp), atol=1e-12)
