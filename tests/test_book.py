@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import html.parser
-import http.server
 import importlib
 import inspect
 import re
-import shutil
-import threading
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from browser import DESKTOP, PHONE, launched, offline, served
 
 import book
 
@@ -25,9 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(
     p for kind in ("ipynb", "md") for f in ("book", "figures") for p in (ROOT / f).glob(f"*.{kind}")
 )
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src", "video": "src"}
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 def toc_entries(node: Any) -> Iterator[str]:
@@ -154,33 +149,14 @@ def load_inventory(path: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def address(built: tuple[Path, str, int]) -> Iterator[str]:
-    """A server on this machine, since a browser treats file:// pages differently."""
-    handler = functools.partial(QuietHandler, directory=str(built[0]))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args: Any) -> None:
-        pass
+    with served(built[0]) as at:
+        yield at
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=180_000)
+    with launched() as chromium:
         yield chromium
-        chromium.close()
 
 
 @dataclass
@@ -220,7 +196,7 @@ def sights(browser: Any, address: str, pages: list[Path], built: tuple[Path, str
     ]  # a redirect
     context = browser.new_context(viewport=DESKTOP, color_scheme="light")
     context.set_default_timeout(180_000)
-    context.route(lambda url: not url.startswith((address, "data:")), lambda route: route.abort())
+    offline(context, address)
     found = {name: look(context, address, name) for name in names}
     context.close()
     return found

@@ -3,9 +3,10 @@
     python tools/book.py --strict                       the committed notebooks, a warning is an error
     python tools/book.py --overlay _build/reproduce     with the freshly executed notebooks of that folder
 
-The staging copy holds the configuration, book/ and figures/; an overlay replaces what it has files for. An
-overlay's file is placed by its path below the overlay (``figures/table_2.ipynb``) or, when it lies at the
-overlay's top, by its name. The HTML lies in ``OUT/_build/html``.
+The staging copy holds the configuration, book/ and figures/, and what tools/live.py makes of the published
+Records for the live pages. An overlay replaces what it has files for: a file of it is placed by its path
+below the overlay (``figures/table_2.ipynb``) or, when it lies at the overlay's top, by its name. The HTML
+lies in ``OUT/_build/html``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import live
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("_config.yml", "_toc.yml", "book", "figures")
@@ -30,6 +33,7 @@ def stage(target: Path, root: Path = ROOT, overlay: Path | None = None) -> Path:
     for name in SOURCES:
         if (root / name).exists():
             kept |= _copy_tree(root / name, target / name)
+    kept |= set(live.write(target / "book" / "assets" / "live" / "data"))
     for file in sorted(target.rglob("*"), reverse=True):
         if file.is_file() and file not in kept:
             file.unlink()
