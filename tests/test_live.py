@@ -16,8 +16,7 @@ from browser import launched, offline, served
 from torch import Tensor
 
 from icstn import datasets
-from icstn.classical import Aligner
-from icstn.classical.regression import LinearRegressor, descend
+from icstn.classical import Aligner, LinearRegressor, descend
 from icstn.experiments import Record, Records
 from icstn.perturb import perturb
 from icstn.sampling import Frame, sample

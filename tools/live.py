@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from icstn import datasets
-from icstn.classical.regression import LinearRegressor
+from icstn.classical import LinearRegressor
 from icstn.datasets.signs import SIGNS
 from icstn.experiments import DataOptions, Model, Record, Records, Spec, build_model, cells, make_task
 from icstn.networks import Architecture
