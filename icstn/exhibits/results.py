@@ -16,8 +16,8 @@ from torch import Tensor
 from icstn.exhibits.curves import ErrorCurve
 from icstn.exhibits.montages import Appearance, appearance
 from icstn.experiments import DataOptions, Record, build_model, cells, ensure, open_records
+from icstn.experiments.classification import Classification
 from icstn.experiments.models import Model
-from icstn.experiments.tasks import Classification
 from icstn.sampling import Frame, sample
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from icstn.experiments import paper
-from icstn.experiments.spec import BASELINES
-from icstn.experiments.storage import Record
+from icstn.experiments.experiment import BASELINES
+from icstn.experiments.records import Record
 
 #: Columns of :attr:`Table.data`.
 COLUMNS = ("model", "sigma", "paper", "ours", "sd", "n", "diverged", "capacity", "architecture")

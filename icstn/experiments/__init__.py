@@ -5,21 +5,31 @@ Example:
     ['CNN(a)', 'STN(a)', 'c-STN-1(a)']
 """
 
+from icstn.experiments.execution import DataOptions, Execution
+from icstn.experiments.experiment import BASELINES, EXPERIMENTS, Experiment
 from icstn.experiments.models import Model, build_model
+from icstn.experiments.progress import Progress
+from icstn.experiments.recipes import cells
+from icstn.experiments.records import Record, Records, open_records
 from icstn.experiments.running import ensure
-from icstn.experiments.spec import EXPERIMENTS, PRESETS, Spec, SpecError, cells
-from icstn.experiments.storage import Record, Records, StorageError, open_records
-from icstn.experiments.tasks import DataOptions, make_task
-from icstn.experiments.training import Progress, train
+from icstn.experiments.spec import PRESETS, BaselineSpec, RunSpec, Spec, SpecError
+from icstn.experiments.tasks import make_task
+from icstn.experiments.training import train
+from icstn.files import StorageError
 
 __all__ = [
+    "BASELINES",
     "EXPERIMENTS",
     "PRESETS",
+    "BaselineSpec",
     "DataOptions",
+    "Execution",
+    "Experiment",
     "Model",
     "Progress",
     "Record",
     "Records",
+    "RunSpec",
     "Spec",
     "SpecError",
     "StorageError",

@@ -14,7 +14,7 @@ SDM               :class:`icstn.classical.SupervisedDescent` on pixels, trained 
 conditional-LK    :class:`icstn.classical.ConditionalLK`, trained likewise
 ================  ====================================================================================
 
-The two that learn see ``iterations × batch`` perturbations, a new set for each stage, fewer than an IC-STN
+The two that learn see ``steps × samples`` perturbations, a new set for each stage, fewer than an IC-STN
 of the same preset does.
 """
 
@@ -29,10 +29,11 @@ import torch
 from torch import Tensor
 
 from icstn.classical import Aligner, ConditionalLK, SupervisedDescent
+from icstn.experiments.planar import Planar
 from icstn.experiments.provenance import now, provenance
-from icstn.experiments.spec import Spec
-from icstn.experiments.storage import Record, Records
-from icstn.experiments.tasks import Planar
+from icstn.experiments.records import Record, Records
+from icstn.experiments.spec import BaselineSpec
+from icstn.experiments.task import Evaluation
 from icstn.sampling import sample
 
 #: Items that are aligned at once; more would not fit into a processor's cache.
@@ -63,46 +64,42 @@ class Method(NamedTuple):
     weights: dict[str, Tensor]
 
 
-def run(spec: Spec, records: Records, task: Planar) -> Record:
+def run(spec: BaselineSpec, records: Records, task: Planar) -> Record:
     """Fit a method, test it on the trials of Table 1, and save its Record."""
     facts = provenance(task.device) | {"seed": spec.seed, "started": now(), "data": task.data}
     before = time.monotonic()
     method = METHODS[spec.model](spec, task)
     fitted = time.monotonic()
-    metrics = evaluate(method, task)
+    metrics, outcomes, *_ = evaluate(method, task)
     facts |= {"training_seconds": fitted - before, "test_seconds": time.monotonic() - fitted}
-    facts |= {"steps": spec.iterations, "draws": spec.iterations * spec.batch, "restarts": 0}
+    facts |= {"steps": spec.steps, "draws": spec.steps * spec.samples, "restarts": 0}
     weights = {name: w.detach().cpu() for name, w in method.weights.items()}
     facts["finished"] = now()
-    record = Record(spec, "finished", metrics, {"step": [], "loss": [], "error": []}, facts, weights)
+    curve: dict[str, list[float]] = {"step": [], "loss": [], "error": []}
+    record = Record(spec, "finished", metrics, curve, facts, weights, outcomes)
     records.save(record)
     return record
 
 
 @torch.no_grad()
-def evaluate(method: Method, task: Planar) -> dict[str, Any]:
-    """The metrics of :meth:`icstn.experiments.tasks.Planar.evaluate`, and how many items failed, and how.
+def evaluate(method: Method, task: Planar) -> Evaluation:
+    """As :meth:`icstn.experiments.planar.Planar.evaluate`, and how many items failed, and how.
 
     ``by_operations`` has an entry for each step or stage; that of a method with steps of several kinds
     (coarse to fine, second attempts) holds the first and the last warp only.
     """
     p = task.test_warps(task.spec.test_items or 10_000, 0)
     parts = [method.align(part) for part in p.split(CHUNK)]
-    curve = [task.summary(w) for w in torch.cat([found.warps for found in parts], 1)]
+    warps = torch.cat([found.warps for found in parts], 1)
+    curve = [task.summary(w) for w in warps]
     status = Counter(word for found in parts for word in found.status)
-    last = curve[-1]
-    return {
-        "test_error": last["corner_px"],
-        "unit": task.unit,
-        "parameter_error": last["parameters"],
-        "median_px": last["median_px"],
-        "interval": last["interval"],
+    metrics = task.metrics(curve, len(curve) - 1) | {
         "test_items": len(p),
         "test_draws": 1,
-        "by_operations": curve,
         "failed": len(p) - status["converged"] - status["finished"],
         "status": dict(sorted(status.items())),
     }
+    return Evaluation(metrics, task.pixels(warps[-1]).float()[None].cpu())
 
 
 def template(task: Planar) -> Tensor:
@@ -110,11 +107,11 @@ def template(task: Planar) -> Tensor:
     return sample(task.photograph, task.warp.identity(1, device=task.device), task.frame, task.warp)
 
 
-def _plain(algorithm: str) -> Callable[[Spec, Planar], Method]:
+def _plain(algorithm: str) -> Callable[[BaselineSpec, Planar], Method]:
     """Lucas-Kanade without any of what makes it reach further."""
 
-    def prepare(spec: Spec, task: Planar) -> Method:
-        settings: dict[str, Any] = {"algorithm": algorithm, "iterations": spec.iterations}
+    def prepare(spec: BaselineSpec, task: Planar) -> Method:
+        settings: dict[str, Any] = {"algorithm": algorithm, "iterations": spec.steps}
         aligner = Aligner(
             template(task), task.warp, frame=task.frame, levels=1, blur=1, retry=False, **settings
         )
@@ -122,7 +119,7 @@ def _plain(algorithm: str) -> Callable[[Spec, Planar], Method]:
         def align(p: Tensor) -> Found:
             found = aligner(task.photograph, p, trajectory=True)
             assert found.trajectory is not None
-            rest = spec.iterations + 1 - len(found.trajectory)  # all have stopped
+            rest = spec.steps + 1 - len(found.trajectory)  # all have stopped
             return Found(torch.cat((found.trajectory, found.p.expand(rest, -1, -1))), found.status)
 
         return Method(align, {})
@@ -130,8 +127,8 @@ def _plain(algorithm: str) -> Callable[[Spec, Planar], Method]:
     return prepare
 
 
-def _recommended(spec: Spec, task: Planar) -> Method:
-    aligner = Aligner(template(task), task.warp, frame=task.frame, iterations=spec.iterations)
+def _recommended(spec: BaselineSpec, task: Planar) -> Method:
+    aligner = Aligner(template(task), task.warp, frame=task.frame, iterations=spec.steps)
 
     def align(p: Tensor) -> Found:
         found = aligner(task.photograph, p)
@@ -140,19 +137,19 @@ def _recommended(spec: Spec, task: Planar) -> Method:
     return Method(align, {})
 
 
-def _supervised_descent(spec: Spec, task: Planar) -> Method:
+def _supervised_descent(spec: BaselineSpec, task: Planar) -> Method:
     cascade = SupervisedDescent(task.frame, task.warp, **_learning(spec)).fit(task.photograph)
     weights = {f"{name}.{i}": w for i, r in enumerate(cascade.regressors_) for name, w in r._asdict().items()}
     return Method(_cascade(cascade, task), weights)
 
 
-def _conditional_lk(spec: Spec, task: Planar) -> Method:
+def _conditional_lk(spec: BaselineSpec, task: Planar) -> Method:
     cascade = ConditionalLK(task.frame, task.warp, **_learning(spec)).fit(task.photograph)
     return Method(_cascade(cascade, task), {"gradients": cascade.gradients_})
 
 
-def _learning(spec: Spec) -> dict[str, Any]:
-    return {"sigma": spec.sigma, "stages": spec.iterations, "samples": spec.batch, "seed": spec.seed}
+def _learning(spec: BaselineSpec) -> dict[str, Any]:
+    return {"sigma": spec.sigma, "stages": spec.steps, "samples": spec.samples, "seed": spec.seed}
 
 
 def _cascade(cascade: SupervisedDescent | ConditionalLK, task: Planar) -> Callable[[Tensor], Found]:
@@ -167,7 +164,7 @@ def _cascade(cascade: SupervisedDescent | ConditionalLK, task: Planar) -> Callab
 
 
 #: How each method is made ready.
-METHODS: dict[str, Callable[[Spec, Planar], Method]] = {
+METHODS: dict[str, Callable[[BaselineSpec, Planar], Method]] = {
     "LK": _plain("FA"),
     "IC-LK": _plain("IC"),
     "coarse-to-fine": _recommended,

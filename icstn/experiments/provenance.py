@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from icstn.files import checkout
+
 #: Packages whose versions a Record names.
 PACKAGES = ("icstn", "torch", "numpy", "safetensors")
 
@@ -24,6 +26,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
         "commit": commit(),
         "versions": {"python": platform.python_version(), **_versions()},
         "device": _device_name(device),
+        **_gpu(device),
         "threads": torch.get_num_threads(),
         "platform": f"{platform.system()} {platform.machine()}",
     }
@@ -37,7 +40,9 @@ def _command() -> str:
 
 def commit() -> str:
     """The checkout's commit, with ``+changes`` where the library differs from it; empty outside git."""
-    root = Path(__file__).parents[2]
+    root = checkout(own=True)
+    if root is None:
+        return ""
     head = _git(root, "rev-parse", "HEAD")
     changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", "icstn")
     return f"{head}+changes" if head and changed else head
@@ -66,6 +71,25 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _gpu(device: torch.device) -> dict[str, Any]:
+    """What else decides a number that a GPU computes."""
+    if device.type != "cuda":
+        return {}
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "tf32": {
+            "matmul": torch.backends.cuda.matmul.allow_tf32,
+            "convolution": torch.backends.cudnn.allow_tf32,
+        },
+        "deterministic": {
+            "algorithms": torch.are_deterministic_algorithms_enabled(),
+            "cudnn": torch.backends.cudnn.deterministic,
+            "benchmark": torch.backends.cudnn.benchmark,
+        },
+    }
 
 
 def _device_name(device: torch.device) -> str:

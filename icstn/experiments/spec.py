@@ -1,18 +1,16 @@
-"""Specs: every cell of Tables 1-3, and of what stands beside Table 1, as a frozen, serializable value."""
+"""Specs: what a run is, as a frozen, checked, serializable value. Equal Specs are equal runs."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Self
 
-from icstn.experiments import paper
-
-#: What is run: the tables, and classical methods on Table 1's trials (which the paper does not do).
-EXPERIMENTS = ("table_1", "table_2", "table_3", "baselines")
+from icstn.experiments.experiment import EXPERIMENTS, Experiment
+from icstn.warps import FAMILIES
 
 #: What each preset is for.
 PRESETS = {
@@ -22,49 +20,124 @@ PRESETS = {
     "paper": "the paper's text verbatim where it speaks: SGD, constant rates, 200K iterations",
 }
 
+OPTIMIZERS = ("adam", "sgd")
+SCHEDULES = ("constant", "cosine")
+SIDES = ("image", "template")
+
 
 class SpecError(ValueError):
     """A spec that does not exist; the message lists what does."""
 
 
-@dataclass(frozen=True)
-class Spec:
-    """One run: what is trained, on what, and how. Equal specs are equal runs.
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """What all runs have in common.
 
-    For the classical methods, see :mod:`icstn.experiments.baselines`, some fields have a meaning of their
-    own: ``architecture`` and ``optimizer`` are words, ``iterations`` is the number of steps or stages, and
-    ``batch`` how many perturbations each stage learns from (0 for a method that does not learn).
+    A run's identity, :attr:`digest`, is made of the fields that differ from their defaults, so that a new
+    field with a default leaves every older Record where it is. For the same reason the default of a field
+    never changes once a Record has been published.
 
     Attributes:
-        experiment: ``table_1`` (planar alignment), ``table_2`` (MNIST), ``table_3`` (GTSRB) or
-            ``baselines`` (classical methods on the trials of ``table_1``).
-        model: the paper's name of the row, such as ``IC-STN-4(a)``.
+        experiment: one of :data:`icstn.experiments.experiment.EXPERIMENTS`.
+        model: the row of the experiment's table, such as ``IC-STN-4(a)``.
         preset: one of :data:`PRESETS`.
-        seed: of the initial weights and of the training draws.
-        architecture: in the notation of :mod:`icstn.networks`.
+        seed: of the training draws, and of the initial weights if there are any.
         sigma: noise in pixels on the corners, and of the translation.
-        warp, side, invert: see :class:`icstn.transformers.ICSTN`.
+        warp: family of the warps.
         image: photograph of the planar experiment, empty otherwise.
-        iterations, batch: training length.
-        optimizer: ``adam`` or ``sgd``.
-        schedule: ``constant`` or ``cosine`` (to zero at the end).
-        rate_classifier, rate_predictor: initial learning rates.
-        std_classifier, std_predictor: of the initial weights; the predictor's last layer starts at zero.
-        clip: bound on the norm of the predictor's gradient, 0 for none.
         test_items, test_draws: test items (0 for all) and perturbations drawn for each.
-        restarts: how often a diverged run may start again from its last good checkpoint.
+
+    Raises:
+        SpecError: a value is out of its range; the message names the field, the value and the range.
     """
 
     experiment: str
     model: str
     preset: str
     seed: int
-    architecture: str
     sigma: float
     warp: str
+    image: str = ""
+    test_items: int = 0
+    test_draws: int = 1
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            _coerce(self, f.name, str(f.type))
+        self._one_of("experiment", EXPERIMENTS)
+        self._one_of("preset", PRESETS)
+        self._one_of("warp", FAMILIES)
+        self._at_least(0, "seed", "sigma", "test_items")
+        self._at_least(1, "test_draws")
+
+    def _one_of(self, name: str, allowed: Iterable[str]) -> None:
+        if getattr(self, name) not in (known := list(allowed)):
+            raise SpecError(f"unknown {name} {getattr(self, name)!r}: choose from {', '.join(known)}")
+
+    def _at_least(self, least: float, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= least):
+                raise SpecError(f"{name} is at least {least:g}, not {value!r}")
+
+    @property
+    def about(self) -> Experiment:
+        """The experiment."""
+        return EXPERIMENTS[self.experiment]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of the fields that differ from their defaults."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        told = {f.name: own[f.name] for f in fields(self) if f.default is MISSING or own[f.name] != f.default}
+        return hashlib.sha256(_canonical(told).encode()).hexdigest()
+
+    @property
+    def key(self) -> str:
+        """Readable, unique name of the run, also its folder's name."""
+        model = self.model.replace("(", "-").replace(")", "").lower()
+        sigma = f"-sigma{self.sigma:g}" if self.about.by_sigma else ""
+        return f"{self.experiment}-{model}{sigma}-{self.preset}-seed{self.seed}-{self.digest[:10]}"
+
+    def json(self) -> str:
+        """Canonical JSON of all fields."""
+        return _canonical(asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of ``dataclasses.asdict``; a field that is not there has its default.
+
+        Raises:
+            SpecError: a field is unknown, missing or out of its range.
+        """
+        known = {f.name for f in fields(cls)}
+        if set(values) - known:
+            raise SpecError(f"a spec has no field {', '.join(sorted(set(values) - known))}")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise SpecError(f"incomplete spec: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec(RunSpec):
+    """The training of one network.
+
+    Attributes:
+        architecture: in the notation of :mod:`icstn.networks`.
+        side, invert: see :class:`icstn.transformers.ICSTN`.
+        iterations, batch: training length.
+        optimizer: one of :data:`OPTIMIZERS`.
+        schedule: ``constant`` or ``cosine`` (to zero at the end).
+        rate_classifier, rate_predictor: initial learning rates.
+        std_classifier, std_predictor: of the initial weights; the predictor's last layer starts at zero.
+        clip: bound on the norm of the predictor's gradient, 0 for none.
+        restarts: how often a diverged run may start again from its last good checkpoint.
+    """
+
+    architecture: str
     side: str = "image"
     invert: bool = False
-    image: str = ""
     iterations: int = 1000
     batch: int = 100
     optimizer: str = "adam"
@@ -74,9 +147,16 @@ class Spec:
     std_classifier: float = 0.1
     std_predictor: float = 0.1
     clip: float = 0.0
-    test_items: int = 0
-    test_draws: int = 1
     restarts: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._one_of("side", SIDES)
+        self._one_of("optimizer", OPTIMIZERS)
+        self._one_of("schedule", SCHEDULES)
+        self._at_least(1, "iterations", "batch")
+        rates = ("rate_classifier", "rate_predictor", "std_classifier", "std_predictor")
+        self._at_least(0, *rates, "clip", "restarts")
 
     @property
     def kind(self) -> str:
@@ -88,78 +168,33 @@ class Spec:
         """The block of the table: ``a``, ``b`` or empty."""
         return self.model[self.model.find("(") + 1] if "(" in self.model else ""
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the spec's canonical JSON."""
-        return hashlib.sha256(self.json().encode()).hexdigest()
 
-    @property
-    def key(self) -> str:
-        """Readable, unique name of the run, also its folder's name."""
-        model = self.model.replace("(", "-").replace(")", "").lower()
-        sigma = f"-sigma{self.sigma:g}" if self.experiment in ("table_1", "baselines") else ""
-        return f"{self.experiment}-{model}{sigma}-{self.preset}-seed{self.seed}-{self.digest[:10]}"
+@dataclass(frozen=True, kw_only=True)
+class BaselineSpec(RunSpec):
+    """A classical method on the trials of Table 1, see :mod:`icstn.experiments.baselines`.
 
-    def json(self) -> str:
-        """Canonical JSON."""
-        return json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+    Attributes:
+        steps: most steps of an iteration, or stages of a cascade.
+        samples: perturbations that each stage of a cascade learns from; 0 for a method that does not learn.
+    """
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Spec:
-        """The inverse of ``dataclasses.asdict``.
+    steps: int
+    samples: int = 0
 
-        Raises:
-            SpecError: a field is unknown or missing.
-        """
-        known = {f.name for f in fields(cls)}
-        if set(values) - known:
-            raise SpecError(f"a spec has no field {', '.join(sorted(set(values) - known))}")
-        try:
-            return cls(**values)
-        except TypeError as error:
-            raise SpecError(f"incomplete spec: {error}") from error
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(1, "steps")
+        self._at_least(0, "samples")
 
 
-def cells(
-    experiment: str,
-    preset: str = "quick",
-    seeds: Iterable[int] = (0,),
-    models: Sequence[str] | None = None,
-    **changes: Any,
-) -> list[Spec]:
-    """The Specs of a table: each model (and each σ of Table 1 and of the baselines) for each seed.
-
-    A baseline that draws nothing has a single run, with seed 0.
-
-    Args:
-        experiment: one of :data:`EXPERIMENTS`.
-        preset: one of :data:`PRESETS`.
-        seeds: one run each.
-        models: only these rows.
-        **changes: fields of :class:`Spec` to replace, for a variation of your own.
+def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
+    """A spec of the kind that its experiment has.
 
     Raises:
-        SpecError: unknown experiment, preset or model; the message lists the known ones.
-
-    Example:
-        >>> [spec.model for spec in cells("table_3", "smoke")]
-        ['CNN', 'STN', 'c-STN-1', 'IC-STN-2', 'IC-STN-4']
+        SpecError: as :meth:`RunSpec.from_dict`.
     """
-    _known("experiment", experiment, EXPERIMENTS)
-    _known("preset", preset, PRESETS)
-    rows = list(_ROWS[experiment])
-    for model in models or ():
-        _known("model", model, rows)
-    wanted = [m for m in rows if models is None or m in models]
-    sigmas = paper.SIGMAS if experiment in ("table_1", "baselines") else (3.5,)
-    made = (_cell(experiment, m, preset, s, x) for s in seeds for m in wanted for x in sigmas)
-    return list(dict.fromkeys(_changed(spec, changes) for spec in made))
-
-
-def cost(spec: Spec) -> float:
-    """Rough work of a run, for putting long runs first: only the order of the values means anything."""
-    per_step = _COST[spec.experiment].get(spec.model, 1.0)
-    return per_step * spec.iterations
+    found = EXPERIMENTS.get(str(values.get("experiment")))
+    return (BaselineSpec if found and found.classical else Spec).from_dict(values)
 
 
 def learning_rate(spec: Spec, base: float, step: int) -> float:
@@ -169,134 +204,15 @@ def learning_rate(spec: Spec, base: float, step: int) -> float:
     return base * 0.5 * (1 + math.cos(math.pi * step / spec.iterations))
 
 
-def _planar(model: str) -> str:
-    return f"[FC(6)]×{model.rsplit('-', 1)[1]}"
+def _canonical(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, ensure_ascii=False)
 
 
-#: Classical methods that stand beside Table 1, and what each does, in a word.
-BASELINES: dict[str, str] = {
-    "LK": "forwards additive, Gauss-Newton",
-    "IC-LK": "inverse compositional, Gauss-Newton",
-    "coarse-to-fine": "second-order steps on an image pyramid, IC on the finest level",
-    "SDM": "a cascade of linear regressors on pixels",
-    "conditional-LK": "a cascade of one gradient a pixel",
-}
-
-_ROWS: dict[str, dict[str, str]] = {
-    "table_1": {m: _planar(m) for m in paper.TABLE_1},
-    "table_2": {m: row.architecture for m, row in paper.TABLE_2.items()},
-    "table_3": {m: row.architecture for m, row in paper.TABLE_3.items()},
-    "baselines": BASELINES,
-}
-
-_TASK: dict[str, dict[str, Any]] = {
-    "table_1": {"warp": "affine", "image": "chelsea", "std_predictor": 0.0},
-    "table_2": {"warp": "homography", "std_classifier": 0.1, "std_predictor": 0.1},
-    "table_3": {"warp": "homography", "std_classifier": 0.01, "std_predictor": 0.001},
-    "baselines": {
-        "warp": "affine",
-        "image": "chelsea",
-        "side": "template",
-        "schedule": "constant",
-        **dict.fromkeys(("rate_classifier", "rate_predictor", "std_classifier", "std_predictor"), 0.0),
-    },
-}
-
-_BASELINES: dict[str, dict[str, Any]] = {
-    "LK": {"optimizer": "Gauss-Newton", "iterations": 50, "batch": 0},
-    "IC-LK": {"optimizer": "Gauss-Newton", "iterations": 50, "batch": 0},
-    "coarse-to-fine": {"optimizer": "Gauss-Newton", "iterations": 15, "batch": 0},
-    "SDM": {"optimizer": "ridge regression", "iterations": 6},
-    "conditional-LK": {"optimizer": "L-BFGS", "iterations": 6},
-}
-
-_ADAM = {"optimizer": "adam", "schedule": "cosine", "side": "template"}
-_SGD = {"optimizer": "sgd", "schedule": "constant", "side": "image"}
-
-_RECIPES: dict[tuple[str, str], dict[str, Any]] = {
-    ("table_1", "smoke"): _ADAM | {"iterations": 100, "test_items": 100, "rate_predictor": 3e-5},
-    ("table_1", "quick"): _ADAM | {"iterations": 1000, "test_items": 2000, "rate_predictor": 3e-5},
-    ("table_1", "full"): _ADAM
-    | {"iterations": 10_000, "test_items": 10_000, "rate_predictor": 3e-5, "restarts": 3},
-    ("table_1", "paper"): _SGD | {"iterations": 200_000, "test_items": 10_000, "rate_predictor": 1e-4},
-    ("table_2", "smoke"): _ADAM | {"iterations": 20, "test_items": 500},
-    ("table_2", "quick"): _ADAM | {"iterations": 3000},
-    ("table_2", "full"): _ADAM | {"iterations": 20_000, "test_draws": 10, "restarts": 3},
-    ("table_2", "paper"): _SGD
-    | {"iterations": 200_000, "test_draws": 10, "rate_classifier": 1e-2, "rate_predictor": 1e-4},
-    ("table_3", "smoke"): _ADAM | {"iterations": 10, "test_items": 200},
-    ("table_3", "quick"): _ADAM | {"iterations": 600},
-    ("table_3", "full"): _ADAM | {"iterations": 6000, "test_draws": 3, "restarts": 3},
-    ("table_3", "paper"): _SGD
-    | {"iterations": 200_000, "test_draws": 10, "rate_classifier": 1e-3, "rate_predictor": 1e-5},
-    ("baselines", "smoke"): {"batch": 300, "test_items": 100},
-    ("baselines", "quick"): {"batch": 2000, "test_items": 2000},
-    ("baselines", "full"): {"batch": 20_000, "test_items": 10_000},
-    ("baselines", "paper"): {"batch": 20_000, "test_items": 10_000},
-}
-
-#: Rows that want other steps than their table's recipe: linear predictors smaller ones (through six warp
-#: operations also bounded ones: at the recipe's rate a long run diverges), and the CNN of block (a) such
-#: that it leaves the plateau that its initial weights lie on, whatever the rounding.
-_EXCEPTIONS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
-    ("table_1", "full"): {"IC-STN-6": {"rate_predictor": 1e-5, "clip": 1.0}},
-    ("table_2", "quick"): {"CNN(a)": {"rate_classifier": 1e-3}},
-    ("table_2", "full"): {"CNN(a)": {"rate_classifier": 1e-3}}
-    | {
-        m: {"rate_predictor": 1e-4, "rate_classifier": 5e-3}
-        for m in paper.TABLE_2
-        if "STN" in m and "(b)" in m
-    },
-}
-
-_COST: dict[str, dict[str, float]] = {
-    "table_1": {m: 0.5 * int(m.rsplit("-", 1)[1]) for m in paper.TABLE_1},
-    "table_2": {
-        "CNN(a)": 5,
-        "STN(a)": 15,
-        "c-STN-1(a)": 15,
-        "c-STN-2(a)": 12,
-        "c-STN-4(a)": 9,
-        "IC-STN-2(a)": 28,
-        "IC-STN-4(a)": 54,
-        "CNN(b)": 8,
-        "STN(b)": 5,
-        "c-STN-1(b)": 5,
-        "IC-STN-2(b)": 7,
-        "IC-STN-4(b)": 9,
-    },
-    "table_3": {"CNN": 40, "STN": 100, "c-STN-1": 100, "IC-STN-2": 165, "IC-STN-4": 300},
-    "baselines": {"LK": 10, "IC-LK": 5, "coarse-to-fine": 10, "SDM": 100, "conditional-LK": 60},
-}
-
-
-def _cell(experiment: str, model: str, preset: str, seed: int, sigma: float) -> Spec:
-    recipe = _TASK[experiment] | _RECIPES[experiment, preset]
-    recipe |= _EXCEPTIONS.get((experiment, preset), {}).get(model, {})
-    if experiment == "baselines":
-        recipe |= _BASELINES[model]
-    return Spec(
-        experiment=experiment,
-        model=model,
-        preset=preset,
-        seed=int(seed) if recipe.get("batch") != 0 else 0,
-        architecture=_ROWS[experiment][model],
-        sigma=sigma,
-        **recipe,
-    )
-
-
-def _changed(spec: Spec, changes: dict[str, Any]) -> Spec:
-    for name, value in changes.items():
-        old = getattr(spec, name, None)
-        if old is None:
-            raise SpecError(f"a spec has no field {name!r}: it has {', '.join(f.name for f in fields(Spec))}")
-        if type(value) is not type(old) and not (isinstance(old, float) and isinstance(value, int)):
-            raise SpecError(f"{name} is a {type(old).__name__} such as {old!r}, not {value!r}")
-        changes = {**changes, name: type(old)(value)}
-    return replace(spec, **changes)
-
-
-def _known(what: str, value: str, allowed: Iterable[str]) -> None:
-    if value not in (known := list(allowed)):
-        raise SpecError(f"unknown {what} {value!r}: choose from {', '.join(known)}")
+def _coerce(spec: RunSpec, name: str, kind: str) -> None:
+    """A whole number where a float is due becomes one; any other type is refused."""
+    value = getattr(spec, name)
+    if kind == "float" and type(value) is int:
+        object.__setattr__(spec, name, float(value))
+    elif type(value).__name__ != kind:
+        article = "an" if kind == "int" else "a"
+        raise SpecError(f"{name} is {article} {kind}, not {value!r}")

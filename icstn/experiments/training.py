@@ -9,32 +9,28 @@ written by the clock, but a diverged run goes back to one that was written at a 
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import platform
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from icstn.experiments import baselines
 from icstn.experiments.capture import Step, capture, compiled, pick_mode
+from icstn.experiments.checkpoints import load_checkpoint, save_checkpoint
+from icstn.experiments.execution import Execution, pick_device
+from icstn.experiments.models import Model
+from icstn.experiments.planar import Planar
+from icstn.experiments.prefetch import Prefetcher
+from icstn.experiments.progress import Progress, Report, tensorboard, write_state
 from icstn.experiments.provenance import now, provenance
-from icstn.experiments.spec import Spec, learning_rate
-from icstn.experiments.storage import (
-    Record,
-    Records,
-    StorageError,
-    load_checkpoint,
-    save_checkpoint,
-    write_atomic,
-)
-from icstn.experiments.tasks import BLOCK, DataOptions, Planar, Task, make_task
+from icstn.experiments.records import Record, Records
+from icstn.experiments.spec import BaselineSpec, RunSpec, Spec, learning_rate
+from icstn.experiments.task import BLOCK, Evaluation, Task
+from icstn.experiments.tasks import make_task
 
 #: A run whose mean loss over a block is this many times the loss it began with has diverged.
 EXPLOSION = 10.0
@@ -42,35 +38,15 @@ EXPLOSION = 10.0
 #: Steps between the checkpoints that a diverged run goes back to.
 MILESTONE = 10 * BLOCK
 
-
-class Progress(NamedTuple):
-    """How far a run is.
-
-    Attributes:
-        step, iterations: steps done and to do.
-        error: mean training error since the last report, in %, or pixels for planar alignment.
-        rate: steps a second since the last report.
-        loss: mean training loss since the last report.
-        rate_predictor, rate_classifier: the learning rates of the last step.
-    """
-
-    step: int
-    iterations: int
-    error: float
-    rate: float
-    loss: float = math.nan
-    rate_predictor: float = math.nan
-    rate_classifier: float = math.nan
-
-
-Report = Callable[[Progress], None]
+#: A run whose mean loss over its last blocks, so many of them, exceeds the loss it began with has diverged.
+LAST_BLOCKS = 5
 
 
 @dataclass
 class State:
     """What changes while training, and is all that a checkpoint holds."""
 
-    model: torch.nn.Module
+    model: Model
     optimizer: torch.optim.Optimizer
     step: int = 0
     restarts: int = 0
@@ -100,79 +76,70 @@ class State:
 
 
 def train(
-    spec: Spec,
+    spec: RunSpec,
     records: Records,
+    execution: Execution | None = None,
     *,
-    device: str = "auto",
-    data: DataOptions | None = None,
     report: Report | None = None,
     checkpoint_seconds: float = 15.0,
     wait: float = -1,
-    log: Path | None = None,
-    mode: str = "auto",
 ) -> Record:
     """Train a spec, or finish it where it was left, or return its Record if it is there.
 
     Args:
-        spec: what to run.
+        spec: what to run; a :class:`BaselineSpec` is fitted and tested.
         records: where the Record, and until then the checkpoint, is kept.
-        device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
-        data: where data come from.
+        execution: device, data, log.
         report: called after each block of 100 steps.
         checkpoint_seconds: least time between two checkpoints.
         wait: seconds to wait for another process on the same spec; negative waits for ever.
-        log: folder for TensorBoard event files, or none.
-        mode: how a step is run, see :mod:`icstn.experiments.capture`.
 
     Raises:
         DataError: the data can't be had.
         StorageError: the folder can't be written, or holds something else.
     """
+    execution = execution or Execution()
     if (found := records.find(spec)) is not None:
         return found
     with records.lock(spec, wait):
         if (found := records.find(spec)) is not None:
             return found
-        task = make_task(spec, data or DataOptions(), pick_device(device))
-        if isinstance(task, Planar) and spec.experiment == "baselines":
+        task = make_task(spec, execution.data, pick_device(execution.device))
+        if isinstance(spec, BaselineSpec):
+            assert isinstance(task, Planar)
             return baselines.run(spec, records, task)
-        run = _Run(spec, records, task)
-        run.mode = pick_mode(mode, task.device)
-        run.reports = [r for r in (report, _tensorboard(log, spec)) if r]
+        assert isinstance(spec, Spec)
+        reports = [r for r in (report, tensorboard(execution.log, spec)) if r]
+        run = _Run(spec, records, task, pick_mode(execution.mode, task.device), reports)
         return run.finish(checkpoint_seconds)
 
 
-def pick_device(name: str) -> torch.device:
-    """``auto``, ``cpu`` or ``cuda`` → a device.
-
-    Raises:
-        ValueError: an unknown name, or a GPU is asked for where there is none.
-    """
-    if name not in ("auto", "cpu") and not name.startswith("cuda"):
-        raise ValueError(f"unknown device {name!r}: choose auto, cpu or cuda")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("no CUDA device is available to PyTorch here; use --device cpu or auto")
-    return torch.device(name)
-
-
 class _Run:
-    """One training under way."""
+    """One training under way.
 
-    def __init__(self, spec: Spec, records: Records, task: Task) -> None:
-        self.spec, self.records, self.task = spec, records, task
+    Args:
+        spec: what is trained.
+        records: where checkpoints and the Record go.
+        task: its data.
+        mode: how a step is run, one of :data:`icstn.experiments.capture.MODES` but ``auto``.
+        reports: called after each block.
+    """
+
+    def __init__(
+        self, spec: Spec, records: Records, task: Task, mode: str, reports: Sequence[Report] = ()
+    ) -> None:
+        self.spec, self.records, self.task, self.mode, self.reports = spec, records, task, mode, reports
         self.folder = records.path(spec)
         self.checkpoint = self.folder / "checkpoint.safetensors"
         self.milestone = self.folder / "milestone.safetensors"
-        self.shown = 0.0
-        self.mode = "eager"
+        self.shown, self.started = 0.0, now()
         self.step: Step | None = None
-        self.reports: list[Report] = []
-        self.limit = math.inf
-        self.started = now()
-        model = task.model()
-        self.state = State(model, make_optimizer(spec, model))
+        self.first = max(first_loss(task), 1e-3)
+        self.state = self._fresh()
+
+    def _fresh(self) -> State:
+        model = self.task.model()
+        return State(model, make_optimizer(self.spec, model))
 
     def finish(self, checkpoint_seconds: float) -> Record:
         """Resume if there is a checkpoint, train to the end, evaluate, save the Record."""
@@ -180,39 +147,48 @@ class _Run:
             left.unlink(missing_ok=True)
         if self.checkpoint.is_file():
             self.state.load(*load_checkpoint(self.checkpoint, self.spec))
-        status = self._train(checkpoint_seconds)
-        record = self._record(status)
+        status, remark = self._train(checkpoint_seconds)
+        record = self._record(status, remark)
         self.records.save(record)
         for path in (self.checkpoint, self.milestone, self.folder / "state.json"):
             path.unlink(missing_ok=True)
         return record
 
-    def _train(self, checkpoint_seconds: float) -> str:
-        self.limit = EXPLOSION * max(first_loss(self.task), 1e-3)
+    def _train(self, checkpoint_seconds: float) -> tuple[str, str]:
+        """Train to the end: the run's status, and a remark."""
         saved = float("-inf")  # the first checkpoint is due after the first block
-        while self.state.step < self.spec.iterations:
-            before = time.monotonic()
-            loss, error, steps = self._block()
-            took = time.monotonic() - before
-            self.state.seconds += took
-            if not loss <= self.limit:  # also true for NaN
-                if not self._restart():
-                    return "diverged"
-                continue
-            self._note(loss, error, steps, took)
-            if self.spec.restarts and self.state.step % MILESTONE == 0:
-                self._save(self.milestone)
-            if time.monotonic() - saved >= checkpoint_seconds:
-                self._save(self.checkpoint)
-                saved = time.monotonic()
-        return "finished"
+        with Prefetcher(self.task) as draws:
+            while self.state.step < self.spec.iterations:
+                before = time.monotonic()
+                loss, error, steps = self._block(draws)
+                took = time.monotonic() - before
+                self.state.seconds += took
+                if not loss <= EXPLOSION * self.first:  # also true for NaN
+                    if not self._restart():
+                        return "diverged", f"its loss rose to {loss:.3g}, from {self.first:.3g} untrained"
+                    continue
+                self._note(loss, error, steps, took)
+                if self.spec.restarts and self.state.step % MILESTONE == 0:
+                    self._save(self.milestone)
+                if time.monotonic() - saved >= checkpoint_seconds:
+                    self._save(self.checkpoint)
+                    saved = time.monotonic()
+        return self._ending()
 
-    def _block(self) -> tuple[float, float, int]:
+    def _ending(self) -> tuple[str, str]:
+        """A run that ends with more loss than it began with has learned nothing, however it came there."""
+        last = self.state.curve["loss"][-LAST_BLOCKS:]
+        mean = sum(last) / len(last)
+        if mean <= self.first:
+            return "finished", ""
+        return "diverged", f"it ended with a loss of {mean:.3g}, from {self.first:.3g} untrained"
+
+    def _block(self, draws: Prefetcher) -> tuple[float, float, int]:
         """Up to BLOCK steps without waiting for the device; then mean loss, mean error and their number."""
         spec, state = self.spec, self.state
         block, total = state.step // BLOCK, torch.zeros(2, device=self.task.device)
         steps = min(BLOCK, spec.iterations - state.step)
-        for i, batch in enumerate(self.task.batches(block, state.restarts)):
+        for i, batch in enumerate(self.task.batches(draws.get(block, state.restarts))):
             if i == steps:
                 break
             set_rates(spec, state.optimizer, state.step + i)
@@ -227,9 +203,11 @@ class _Run:
             state, model = self.state, self.state.model
             if self.mode == "compile":
                 model = compiled(model)
-            self.step = lambda batch: train_step(self.spec, self.task, state, batch, model)
+            plain: Step = lambda batch: train_step(self.spec, self.task, state, batch, model)  # noqa: E731
+            self.step = plain
             if self.mode == "graph":
-                self.step = capture(self.step, batch, lambda: state.tensors().values())
+                self.step = capture(plain, batch, lambda: state.tensors().values())
+                self.mode = "eager" if self.step is plain else "graph"
         return self.step(batch)
 
     def _restart(self) -> bool:
@@ -237,8 +215,7 @@ class _Run:
         restarts, seconds = self.state.restarts + 1, self.state.seconds
         if restarts > self.spec.restarts:
             return False
-        fresh = self.task.model()
-        self.state, self.step = State(fresh, make_optimizer(self.spec, fresh)), None
+        self.state, self.step = self._fresh(), None
         if self.milestone.is_file():
             self.state.load(*load_checkpoint(self.milestone, self.spec))
         self.state.restarts, self.state.seconds = restarts, seconds
@@ -253,7 +230,7 @@ class _Run:
         step, rates = self.state.step, [float(g["lr"]) for g in self.state.optimizer.param_groups]
         progress = Progress(step, self.spec.iterations, error, steps / max(took, 1e-9), loss, *rates)
         if time.monotonic() - self.shown >= 1:
-            _write_state(self.folder, self.spec, progress)
+            write_state(self.folder, self.spec, progress)
             self.shown = time.monotonic()
         for report in self.reports:
             report(progress)
@@ -263,24 +240,28 @@ class _Run:
         meta = {"spec": self.spec.digest, "step": s.step, "restarts": s.restarts}
         save_checkpoint(path, s.tensors(), {**meta, "seconds": s.seconds, "curve": s.curve})
 
-    def _record(self, status: str) -> Record:
-        facts = provenance(self.task.device)
-        facts |= {"seed": self.spec.seed, "started": self.started, "training_seconds": self.state.seconds}
+    def _record(self, status: str, remark: str) -> Record:
+        facts = provenance(self.task.device) | {"mode": self.mode, "seed": self.spec.seed}
+        facts |= {"started": self.started, "training_seconds": self.state.seconds}
         facts |= {"steps": self.state.step, "restarts": self.state.restarts, "data": self.task.data}
-        metrics: dict[str, Any] = {}
+        tested = Evaluation({}, torch.empty(0, 0), remark)
         if status == "finished":
             before = time.monotonic()
-            metrics = self.task.evaluate(self.state.model.eval())  # type: ignore[arg-type]
+            tested = self.task.evaluate(self.state.model.eval())
             facts["test_seconds"] = time.monotonic() - before
+        if tested.diverged:
+            status = "diverged"
+        if tested.remark:
+            facts["remark"] = tested.remark
         facts["finished"] = now()
         weights = {k: v.detach().cpu() for k, v in self.state.model.state_dict().items()}
-        return Record(self.spec, status, metrics, self.state.curve, facts, weights)
+        return Record(self.spec, status, tested.metrics, self.state.curve, facts, weights, tested.outcomes)
 
 
 def first_loss(task: Task) -> float:
     """Loss of the untrained model on the first batch: what a run begins with, however it goes on."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        return task.loss(task.model(), next(task.batches(0))).loss.item()
+        return task.loss(task.model(), next(task.block(0))).loss.item()
 
 
 def train_step(
@@ -325,39 +306,3 @@ def set_rates(spec: Spec, optimizer: torch.optim.Optimizer, step: int) -> None:
             group["lr"].fill_(rate)
         else:
             group["lr"] = rate
-
-
-def read_state(folder: Path) -> dict[str, Any] | None:
-    """The last reported progress of a run under way, or None."""
-    try:
-        return dict(json.loads((folder / "state.json").read_text()))
-    except (OSError, ValueError):
-        return None
-
-
-def _write_state(folder: Path, spec: Spec, progress: Progress) -> None:
-    who = {"updated": time.time(), "host": platform.node(), "process": os.getpid(), "spec": asdict(spec)}
-    write_atomic(folder / "state.json", json.dumps(progress._asdict() | who))
-
-
-def _tensorboard(log: Path | None, spec: Spec) -> Report | None:
-    if log is None:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise StorageError("a TensorBoard log needs `pip install tensorboard`") from error
-    writers: list[Any] = []
-
-    def report(progress: Progress) -> None:
-        step, names = progress.step, ("loss", "error", "rate_predictor", "rate_classifier")
-        if not writers:  # what a killed process logged of steps that are done again is dropped
-            writers.append(SummaryWriter(log / spec.key, purge_step=step))
-        for name in names:
-            writers[0].add_scalar(f"train/{name}", getattr(progress, name), step)
-        writers[0].add_scalar("train/steps_per_second", progress.rate, step)
-        writers[0].flush()
-        if step == progress.iterations:
-            writers.pop().close()
-
-    return report

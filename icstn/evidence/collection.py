@@ -21,10 +21,14 @@ import torch
 from torch import Tensor
 
 from icstn.experiments import paper
+from icstn.experiments.classification import Classification
+from icstn.experiments.execution import DataOptions
 from icstn.experiments.models import Model
-from icstn.experiments.spec import Spec, cells
-from icstn.experiments.storage import Record, write_atomic
-from icstn.experiments.tasks import Classification, DataOptions, make_task
+from icstn.experiments.recipes import cells
+from icstn.experiments.records import Record
+from icstn.experiments.spec import Spec
+from icstn.experiments.tasks import make_task
+from icstn.files import write_atomic
 from icstn.sampling import Frame, sample
 
 #: Presets from which evidence is taken, the best first.

@@ -1,8 +1,9 @@
-"""Files that cannot be half-written, half-read or mistaken: Records and checkpoints.
+"""Records: what runs left behind, in files that cannot be half-written, half-read or mistaken.
 
-A Record is a folder, ``<spec.key>/record.json`` and ``weights.safetensors``. The JSON carries a schema
-number, its own SHA-256 and that of the weights. While a run is under way its folder holds
-``checkpoint.safetensors`` and ``state.json`` instead. Nothing is pickled.
+A Record is a folder, ``<spec.key>/``, of three files: ``record.json``, ``weights.safetensors`` and
+``outcomes.safetensors`` (what became of each test item). The JSON carries a schema number, its own SHA-256
+and those of the other two. While a run is under way its folder holds ``checkpoint.safetensors`` and
+``state.json`` instead. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -13,29 +14,26 @@ import json
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 import platformdirs
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from icstn.experiments.spec import Spec, SpecError
+from icstn.experiments.spec import RunSpec, SpecError, spec_from_dict
+from icstn.files import StorageError, checkout, read_bytes, write_atomic
 
-#: Version of the layout of Records and checkpoints.
-SCHEMA = 1
+#: Version of the layout of Records.
+SCHEMA = 2
 
 #: Seconds to wait for another process's lock before saying so.
 PATIENCE = 2.0
-
-
-class StorageError(RuntimeError):
-    """A Record or checkpoint that can't be read or written; the message says which and what to do."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +45,21 @@ class Record:
         status: ``finished`` or ``diverged``.
         metrics: test metrics, see :meth:`icstn.experiments.tasks.Task.evaluate`.
         curve: lists ``step``, ``loss`` and ``error`` (means since the step before).
-        provenance: seed, command, commit, versions, hardware, times, data fingerprints and notes.
-        weights: the model's state, empty until :meth:`Records.weights` reads it.
+        provenance: seed, command, commit, versions, hardware, times, data fingerprints and notes, and a
+            ``remark`` where a number needs one.
+        weights: the model's state.
+        outcomes: what became of each test item, ``(draws, items)``: whether it was classified wrongly (bool),
+            or its corner error in pixels (float32). Item i under draw d is the same image under the same
+            perturbation for all models of a table. Empty where the run diverged.
     """
 
-    spec: Spec
+    spec: RunSpec
     status: str
     metrics: dict[str, Any]
     curve: dict[str, list[float]]
     provenance: dict[str, Any]
     weights: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    outcomes: Tensor = field(default_factory=lambda: torch.empty(0, 0), repr=False, compare=False)
 
     @property
     def test_error(self) -> float:
@@ -67,6 +70,11 @@ class Record:
     def stand_in(self) -> bool:
         """Whether the data were a rendered stand-in, whose numbers belong in no table."""
         return bool(self.provenance.get("data", {}).get("stand_in", False))
+
+    @property
+    def remark(self) -> str:
+        """What a reader of the number has to know, often empty."""
+        return str(self.provenance.get("remark", ""))
 
 
 class Records:
@@ -81,7 +89,7 @@ class Records:
         self.folder = Path(folder) if folder else default_folder()
         self.also = tuple(map(Path, also))
 
-    def path(self, spec: Spec) -> Path:
+    def path(self, spec: RunSpec) -> Path:
         """The run's own folder, whether or not it exists."""
         return self.folder / spec.key
 
@@ -89,7 +97,7 @@ class Records:
         """The folder beside these for runs on rendered stand-in data, so that the two never mix."""
         return Records(self.folder / "stand-in", tuple(path / "stand-in" for path in self.also))
 
-    def find(self, spec: Spec) -> Record | None:
+    def find(self, spec: RunSpec) -> Record | None:
         """The finished (or diverged) Record of a spec, with its weights, or None.
 
         Raises:
@@ -101,9 +109,10 @@ class Records:
         return None
 
     def save(self, record: Record) -> Path:
-        """Write a Record: weights first, then the JSON that makes them count."""
+        """Write a Record: weights and outcomes first, then the JSON that makes them count."""
         folder = self.path(record.spec)
         weights = safetensors.torch.save({k: v.contiguous() for k, v in record.weights.items()})
+        outcomes = pack_outcomes(record.outcomes)
         content = {
             "schema": SCHEMA,
             "spec": asdict(record.spec),
@@ -112,8 +121,10 @@ class Records:
             "curve": record.curve,
             "provenance": record.provenance,
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "outcomes_sha256": hashlib.sha256(outcomes).hexdigest(),
         }
         write_atomic(folder / "weights.safetensors", weights)
+        write_atomic(folder / "outcomes.safetensors", outcomes)
         write_atomic(folder / "record.json", _sealed(content))
         return folder
 
@@ -126,7 +137,9 @@ class Records:
         return (load_record(found[key]) for key in sorted(found))
 
     @contextlib.contextmanager
-    def lock(self, spec: Spec, wait: float = -1, say: Callable[[str], None] | None = None) -> Iterator[None]:
+    def lock(
+        self, spec: RunSpec, wait: float = -1, say: Callable[[str], None] | None = None
+    ) -> Iterator[None]:
         """Hold the run's lock, so that one process at a time trains it.
 
         Args:
@@ -158,7 +171,7 @@ class Records:
                 (path / "lock").unlink(missing_ok=True)
             held.release()
 
-    def locked(self, spec: Spec) -> bool:
+    def locked(self, spec: RunSpec) -> bool:
         """Whether a process holds the run's lock."""
         path = self.path(spec) / "lock"
         if not path.is_file():
@@ -203,9 +216,9 @@ def default_folder() -> Path:
 
 
 def published_folder() -> Path | None:
-    """``figures/records`` of the checkout that the working directory lies in, if any."""
-    here = Path.cwd()
-    return next((d for p in (here, *here.parents) if (d := p / "figures" / "records").is_dir()), None)
+    """``figures/records`` of the checkout, if there is one."""
+    root = checkout()
+    return root / "figures" / "records" if root and (root / "figures" / "records").is_dir() else None
 
 
 def open_records(folder: str | Path | None = None) -> Records:
@@ -221,7 +234,7 @@ def open_records(folder: str | Path | None = None) -> Records:
     return Records(folder)
 
 
-def load_record(folder: Path, spec: Spec | None = None) -> Record:
+def load_record(folder: Path, spec: RunSpec | None = None) -> Record:
     """Read and verify a Record.
 
     Raises:
@@ -229,14 +242,13 @@ def load_record(folder: Path, spec: Spec | None = None) -> Record:
     """
     content = _unsealed(folder / "record.json")
     try:
-        record_spec = Spec.from_dict(content["spec"])
+        record_spec = spec_from_dict(content["spec"])
     except SpecError as error:
         raise StorageError(f"{folder}/record.json is of another version: {error}") from error
     if spec is not None and record_spec != spec:
         raise StorageError(f"{folder} holds a Record of another spec ({record_spec.key}); move it away")
-    weights = _read(folder / "weights.safetensors")
-    if hashlib.sha256(weights).hexdigest() != content["weights_sha256"]:
-        raise StorageError(f"{folder}/weights.safetensors is damaged; delete the folder and run again")
+    weights = _verified(folder / "weights.safetensors", content["weights_sha256"])
+    outcomes = _verified(folder / "outcomes.safetensors", content["outcomes_sha256"])
     return Record(
         record_spec,
         content["status"],
@@ -244,60 +256,32 @@ def load_record(folder: Path, spec: Spec | None = None) -> Record:
         content["curve"],
         content["provenance"],
         safetensors.torch.load(weights),
+        unpack_outcomes(outcomes),
     )
 
 
-def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write tensors and JSON-able ``meta`` to one safetensors file, atomically and with a checksum."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    text = json.dumps({"schema": SCHEMA, **meta}, sort_keys=True)
-    seal = {"meta": text, "sha256": _tensor_digest(tensors, text)}
-    write_atomic(path, safetensors.torch.save(tensors, seal))
+def pack_outcomes(outcomes: Tensor) -> bytes:
+    """``(draws, items)`` as a safetensors file: flags as bits (``wrong``), errors as float32 (``error``)."""
+    if outcomes.dtype != torch.bool:
+        return safetensors.torch.save({"error": outcomes.float().contiguous()})
+    bits = torch.from_numpy(np.packbits(outcomes.numpy(), axis=1))
+    return safetensors.torch.save({"wrong": bits, "items": torch.tensor(outcomes.shape[1])})
 
 
-def load_checkpoint(path: Path, spec: Spec) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a checkpoint of this spec.
-
-    Raises:
-        StorageError: truncated, tampered with, of another schema, or of another spec.
-    """
-    data = _read(path)
-    try:
-        tensors = safetensors.torch.load(data)
-        size = int.from_bytes(data[:8], "little")
-        seal = json.loads(data[8 : 8 + size])["__metadata__"]
-        meta, digest = json.loads(seal["meta"]), seal["sha256"]
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise StorageError(f"{path} is truncated or no checkpoint; delete it to start afresh") from error
-    if digest != _tensor_digest(tensors, seal["meta"]):
-        raise StorageError(f"{path} does not match its checksum; delete it to start afresh")
-    _check_schema(meta, path)
-    if meta.get("spec") != spec.digest:
-        raise StorageError(f"{path} is a checkpoint of another spec; delete it to start afresh")
-    return tensors, meta
+def unpack_outcomes(data: bytes) -> Tensor:
+    """The inverse of :func:`pack_outcomes`."""
+    tensors = safetensors.torch.load(data)
+    if "error" in tensors:
+        return tensors["error"]
+    bits = np.unpackbits(tensors["wrong"].numpy(), axis=1, count=int(tensors["items"]))
+    return torch.from_numpy(bits).bool()
 
 
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file so that, whatever happens, the old or the new content is there in whole.
-
-    Raises:
-        StorageError: the disk is full or the folder can't be written; what was there before stays.
-    """
-    data = data.encode() if isinstance(data, str) else data
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
-            temporary = file.name
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        raise StorageError(f"cannot write {path} ({error}); what was there before is untouched") from error
+def _verified(path: Path, digest: str) -> bytes:
+    data = read_bytes(path)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise StorageError(f"{path} is damaged; delete the folder and run again")
+    return data
 
 
 def _sealed(content: dict[str, Any]) -> str:
@@ -315,35 +299,25 @@ def _sealed(content: dict[str, Any]) -> str:
 
 def _unsealed(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(_read(path))
+        content = json.loads(read_bytes(path))
         seal = content.pop("sha256")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageError(f"{path} is truncated or no Record; delete its folder and run again") from error
     body = json.dumps(content, sort_keys=True, ensure_ascii=False, indent=1)
     if hashlib.sha256(body.encode()).hexdigest() != seal:
         raise StorageError(f"{path} does not match its checksum; delete its folder and run again")
-    _check_schema(content, path)
+    check_schema(content, path)
     return content
 
 
-def _check_schema(content: Mapping[str, Any], path: Path) -> None:
+def check_schema(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse what another version wrote.
+
+    Raises:
+        StorageError: the schema is not :data:`SCHEMA`.
+    """
     if content.get("schema") != SCHEMA:
         raise StorageError(
             f"{path} has schema {content.get('schema')!r}, this version reads {SCHEMA}; "
             "use the version that wrote it"
         )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise StorageError(f"cannot read {path} ({error})") from error
-
-
-def _tensor_digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        digest.update(f"{name}{tuple(tensors[name].shape)}{tensors[name].dtype}".encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from icstn.experiments import paper
-from icstn.experiments.spec import BASELINES, EXPERIMENTS, Spec, cells
-from icstn.experiments.storage import Record
+from icstn.experiments.experiment import EXPERIMENTS
+from icstn.experiments.recipes import cells
+from icstn.experiments.records import Record
+from icstn.experiments.spec import Spec
 
 #: Experiments that have a cell for each σ.
 PLANAR = ("table_1", "baselines")

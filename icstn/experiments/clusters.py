@@ -17,54 +17,47 @@ from typing import Any
 import torch
 
 from icstn.datasets import DataError
-from icstn.experiments.running import portable
-from icstn.experiments.spec import Spec
-from icstn.experiments.storage import Record, Records, StorageError, default_folder, load_record, write_atomic
-from icstn.experiments.tasks import DataOptions
+from icstn.experiments.execution import Execution
+from icstn.experiments.failures import portable
+from icstn.experiments.records import Record, Records, default_folder, load_record
+from icstn.experiments.spec import RunSpec
 from icstn.experiments.training import train
+from icstn.files import StorageError, write_atomic
 
 #: How often the scheduler tries a run again that ended in an error or with its worker.
 RETRIES = 3
 
 #: The files of a Record, in the order in which they are written.
-FILES = ("weights.safetensors", "record.json")
+FILES = ("weights.safetensors", "outcomes.safetensors", "record.json")
 
 #: Errors that trying again does not mend.
 FINAL = (DataError, StorageError, ValueError)
 
 
 def run(
-    address: str,
-    specs: Sequence[Spec],
-    records: Records,
-    update: Callable[[], None],
-    device: str = "auto",
-    data: DataOptions | None = None,
-    log: Path | None = None,
-) -> dict[Spec, BaseException]:
+    specs: Sequence[RunSpec], records: Records, update: Callable[[], None], execution: Execution
+) -> dict[RunSpec, BaseException]:
     """Train on a cluster. Returns the runs that failed, with their errors.
 
     Args:
-        address: of the scheduler.
         specs: runs to train, most expensive first.
         records: where the Records go.
         update: called now and then, and after each run.
-        device: as in training; ``cuda`` asks for one worker resource ``GPU`` a run.
-        data, log: as in training, as the workers see them.
+        execution: the scheduler's address, device, data and log as the workers see them; ``cuda`` asks for
+            one worker resource ``GPU`` a run.
 
     Raises:
         StorageError: no scheduler answers, no worker offers a GPU, or dask.distributed is not installed.
     """
-    distributed = _import()
+    distributed, address = _import(), execution.scheduler
     try:
         client = distributed.Client(address, timeout="20s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise StorageError(f"no dask scheduler answers at {address} ({error})") from error
     with client, client.as_current():
-        resources = _resources(client, device)
-        arguments = (str(records.folder.resolve()), device, data or DataOptions(), log)
-        options = {"retries": RETRIES, "pure": False, "resources": resources}
-        jobs = {client.submit(train_there, spec, *arguments, **options): spec for spec in specs}
+        options = {"retries": RETRIES, "pure": False, "resources": _resources(client, execution.device)}
+        folder = str(records.folder.resolve())
+        jobs = {client.submit(train_there, spec, folder, execution, **options): spec for spec in specs}
         try:
             return _collect(distributed, jobs, records, update)
         except BaseException:
@@ -72,20 +65,18 @@ def run(
             raise
 
 
-def train_there(
-    spec: Spec, folder: str, device: str, data: DataOptions, log: Path | None
-) -> dict[str, bytes] | Exception:
+def train_there(spec: RunSpec, folder: str, execution: Execution) -> dict[str, bytes] | Exception:
     """A worker's job: train, and return the Record's files, or an error that trying again does not mend."""
     torch.set_num_threads(_threads())
     try:
         records = Records(usable(folder))
-        train(spec, records, device=device, data=data, log=log)
+        train(spec, records, execution)
         return {name: (records.path(spec) / name).read_bytes() for name in FILES}
     except FINAL as error:
         return portable(error)
 
 
-def receive(records: Records, spec: Spec, files: dict[str, bytes]) -> Record:
+def receive(records: Records, spec: RunSpec, files: dict[str, bytes]) -> Record:
     """Write a Record that came back as bytes, unless it is there; either way it is read and verified.
 
     Raises:
@@ -108,9 +99,9 @@ def usable(folder: str) -> Path:
 
 
 def _collect(
-    distributed: Any, jobs: dict[Any, Spec], records: Records, update: Callable[[], None]
-) -> dict[Spec, BaseException]:
-    failures: dict[Spec, BaseException] = {}
+    distributed: Any, jobs: dict[Any, RunSpec], records: Records, update: Callable[[], None]
+) -> dict[RunSpec, BaseException]:
+    failures: dict[RunSpec, BaseException] = {}
     pending = set(jobs)
     while pending:
         try:

@@ -5,7 +5,7 @@ interval lies on the claimed side, fails when it lies on the other, and is undec
 Record is missing. A claim made of several comparisons holds when all do, and fails when one does.
 
 Example:
-    >>> from icstn.experiments.evidence import Evidence
+    >>> from icstn.evidence.collection import Evidence
     >>> judge(claim("ic-regressor-constant"), Evidence([])).verdict
     'holds'
 """
@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from icstn.experiments import computations, paper
-from icstn.experiments.evidence import Estimate, Evidence, MissingError
+from icstn.evidence import computations
+from icstn.evidence.collection import Estimate, Evidence, MissingError
+from icstn.experiments import paper
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 

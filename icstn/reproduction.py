@@ -15,7 +15,7 @@ from typing import Any
 import nbformat
 
 from icstn.exhibits.results import ExhibitError
-from icstn.experiments import Records, Spec, cells
+from icstn.experiments import Records, RunSpec, cells
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Exhibit:
     beside: str = ""
     tables: tuple[str, ...] = ()
 
-    def specs(self, preset: str, seeds: Iterable[int]) -> list[Spec]:
+    def specs(self, preset: str, seeds: Iterable[int]) -> list[RunSpec]:
         """The runs it needs."""
         if not self.experiment:
             return []

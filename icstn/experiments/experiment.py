@@ -1,0 +1,135 @@
+"""The experiments: what differs between them, one value each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from icstn.experiments import paper
+
+Kind = Literal["planar", "classification"]
+
+#: Classical methods that stand beside Table 1, and what each does, in a word.
+BASELINES: dict[str, str] = {
+    "LK": "forwards additive, Gauss-Newton",
+    "IC-LK": "inverse compositional, Gauss-Newton",
+    "coarse-to-fine": "second-order steps on an image pyramid, IC on the finest level",
+    "SDM": "a cascade of linear regressors on pixels",
+    "conditional-LK": "a cascade of one gradient a pixel",
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment.
+
+    Attributes:
+        name: identifier, such as ``table_2``.
+        title: for people, such as ``Table 2, MNIST``.
+        kind: what is tested: alignment of one photograph (``planar``) or ``classification``.
+        unit, digits: of its test error, and how many decimals are printed.
+        sigmas: sizes of the perturbation in pixels; more than one makes them columns.
+        rows: model → architecture in the notation of :mod:`icstn.networks`, or a method in words.
+        printed: the paper's test errors by model and σ; empty where the paper has none.
+        data: the photograph, ``mnist`` or ``gtsrb``.
+        trials: name of the experiment whose test perturbations it meets.
+        fields: fields of its Specs, whatever the preset.
+    """
+
+    name: str
+    title: str
+    kind: Kind
+    unit: str
+    digits: int
+    sigmas: tuple[float, ...]
+    rows: Mapping[str, str]
+    printed: Mapping[tuple[str, float], float]
+    data: str
+    trials: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def classical(self) -> bool:
+        """Whether its rows are classical methods, which a :class:`BaselineSpec` describes."""
+        return not self.printed
+
+    @property
+    def by_sigma(self) -> bool:
+        """Whether a cell is a model at one of several σ."""
+        return len(self.sigmas) > 1
+
+
+def _planar(model: str) -> str:
+    return f"[FC(6)]×{model.rsplit('-', 1)[1]}"
+
+
+def _classification(
+    name: str, title: str, table: Mapping[str, paper.Row], data: str, fields: Mapping[str, Any]
+) -> Experiment:
+    sigma = 3.5
+    return Experiment(
+        name=name,
+        title=title,
+        kind="classification",
+        unit="%",
+        digits=2,
+        sigmas=(sigma,),
+        rows={model: row.architecture for model, row in table.items()},
+        printed={(model, sigma): row.error for model, row in table.items()},
+        data=data,
+        trials=name,
+        fields={"warp": "homography", **fields},
+    )
+
+
+#: All experiments, in the paper's order: its tables, and classical methods on Table 1's trials.
+EXPERIMENTS: dict[str, Experiment] = {
+    e.name: e
+    for e in (
+        Experiment(
+            name="table_1",
+            title="Table 1, planar alignment",
+            kind="planar",
+            unit="px",
+            digits=3,
+            sigmas=paper.SIGMAS,
+            rows={model: _planar(model) for model in paper.TABLE_1},
+            printed={
+                (model, sigma): value
+                for model, row in paper.TABLE_1.items()
+                for sigma, value in zip(paper.SIGMAS, row, strict=True)
+            },
+            data="chelsea",
+            trials="table_1",
+            fields={"warp": "affine", "image": "chelsea", "std_predictor": 0.0},
+        ),
+        _classification(
+            "table_2",
+            "Table 2, MNIST",
+            paper.TABLE_2,
+            "mnist",
+            {"std_classifier": 0.1, "std_predictor": 0.1},
+        ),
+        _classification(
+            "table_3",
+            "Table 3, traffic signs",
+            paper.TABLE_3,
+            "gtsrb",
+            {"std_classifier": 0.01, "std_predictor": 0.001},
+        ),
+        Experiment(
+            name="baselines",
+            title="Beside Table 1, classical methods",
+            kind="planar",
+            unit="px",
+            digits=3,
+            sigmas=paper.SIGMAS,
+            rows=BASELINES,
+            printed={},
+            data="chelsea",
+            trials="table_1",
+            fields={"warp": "affine", "image": "chelsea"},
+        ),
+    )
+}

@@ -1,0 +1,75 @@
+"""Files: the one atomic write, and the one place that finds the checkout."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class StorageError(RuntimeError):
+    """A file that can't be read or written, or is damaged; the message says which and what to do."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A scratch file beside ``path`` that takes its place, flushed to the disk, when the block ends well.
+
+    Whatever happens, the old or the new content is there in whole. The scratch file is gone in any case.
+
+    Raises:
+        OSError: the folder can't be made or written, or the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    scratch = Path(name)
+    try:
+        yield scratch
+        with scratch.open("rb+") as file:
+            os.fsync(file.fileno())
+        scratch.chmod(0o644)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file so that, whatever happens, the old or the new content is there in whole.
+
+    Raises:
+        StorageError: the disk is full or the folder can't be written; what was there before stays.
+    """
+    data = data.encode() if isinstance(data, str) else data
+    try:
+        with replacing(path) as scratch:
+            scratch.write_bytes(data)
+    except OSError as error:
+        raise StorageError(f"cannot write {path} ({error}); what was there before is untouched") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        StorageError: it is not there or can't be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"cannot read {path} ({error})") from error
+
+
+def checkout(*, own: bool = False) -> Path | None:
+    """The project's checkout: the one that the library was imported from, else the one we stand in, if any.
+
+    A checkout has notebooks in ``figures`` and Records in ``figures/records``; an installed wheel has not.
+
+    Args:
+        own: only the one that the library was imported from.
+    """
+    here = Path.cwd()
+    roots = (Path(__file__).resolve().parents[1], *(() if own else (here, *here.parents)))
+    return next((root for root in roots if (root / "figures" / "table_2.ipynb").is_file()), None)
