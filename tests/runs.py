@@ -20,9 +20,10 @@ import torch
 
 from icstn.datasets import Dataset
 from icstn.datasets.dataset import fingerprint
-from icstn.experiments import DataOptions, Records, Spec, cells, training
-from icstn.experiments.storage import Record
-from icstn.experiments.tasks import Classification, Task
+from icstn.experiments import DataOptions, Execution, Record, Records, Spec, cells, training
+from icstn.experiments.classification import Classification
+from icstn.experiments.progress import Progress
+from icstn.experiments.task import Task
 from icstn.sampling import Frame
 
 
@@ -48,11 +49,12 @@ def small_task(spec: Spec, data: DataOptions, device: torch.device | str) -> Tas
     )
 
 
-def train(spec: Spec, folder: Path, **options: Any) -> Record:
+def train(spec: Spec, folder: Path, *, mode: str = "auto", **options: Any) -> Record:
     """:func:`icstn.experiments.train` on the bars."""
+    execution = Execution(device="cpu", mode=mode)
     original, training.make_task = training.make_task, small_task
     try:
-        return training.train(spec, Records(folder), device="cpu", **options)
+        return training.train(spec, Records(folder), execution, **options)
     finally:
         training.make_task = original
 
@@ -82,7 +84,7 @@ def main(folder: str, model: str, changes: str, die: str = "") -> None:
     train(small_spec(model, **json.loads(changes)), Path(folder), report=tell, **options)
 
 
-def tell(progress: training.Progress) -> None:
+def tell(progress: Progress) -> None:
     """Which block is done."""
     print(f"step {progress.step}", flush=True)
 

@@ -7,34 +7,46 @@ import pytest
 import torch
 
 from icstn.classical import descend, ic_lk
+from icstn.evidence.trace import trace
 from icstn.exhibits import tables
-from icstn.exhibits.reproduction import EXHIBITS
-from icstn.experiments import DataOptions, Record, Records, Spec, baselines, cells, ensure, make_task
-from icstn.experiments.ledger import trace
-from icstn.experiments.spec import BASELINES, PRESETS
-from icstn.experiments.tasks import Planar
+from icstn.experiments import (
+    BASELINES,
+    PRESETS,
+    BaselineSpec,
+    Execution,
+    Record,
+    Records,
+    RunSpec,
+    baselines,
+    cells,
+    ensure,
+)
+from icstn.experiments.planar import Planar
+from icstn.experiments.tasks import planar_task
+from icstn.reproduction import EXHIBITS
 
 pytest.importorskip("skimage.data")
+
+#: Here, without a bar.
+HERE = Execution(device="cpu", workers=1, progress=False)
 
 LEARNED = ("SDM", "conditional-LK")
 
 
-def spec(model: str) -> Spec:
+def spec(model: str) -> BaselineSpec:
     """A cell with few items and draws."""
-    small = {"test_items": 20} | ({"batch": 150, "iterations": 2} if model in LEARNED else {})
+    small = {"test_items": 20} | ({"samples": 150, "steps": 2} if model in LEARNED else {})
     return cells("baselines", "smoke", models=[model], **small)[0]
 
 
-def task(spec: Spec) -> Planar:
-    made = make_task(spec, DataOptions(), "cpu")
-    assert isinstance(made, Planar)
-    return made
+def task(spec: RunSpec) -> Planar:
+    return planar_task(spec, "cpu")
 
 
-def solved(spec: Spec) -> tuple[dict, baselines.Method]:
+def solved(spec: BaselineSpec) -> tuple[dict, baselines.Method]:
     planar = task(spec)
     method = baselines.METHODS[spec.model](spec, planar)
-    return baselines.evaluate(method, planar), method
+    return baselines.evaluate(method, planar).metrics, method
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +54,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
     """One Record of each method, by the machinery that makes those of the tables."""
     store = Records(tmp_path_factory.mktemp("records"))
     specs = [spec(model) for model in BASELINES]
-    made = ensure(specs, store, device="cpu", workers=1, progress=False)
+    made = ensure(specs, store, HERE)
     assert [r.spec for r in made] == specs
     assert [r.spec for r in store] == sorted(specs, key=lambda s: s.key)
     return made
@@ -62,7 +74,7 @@ def test_the_trials_are_those_of_table_1(preset: str) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_what_learns_sees_less_than_an_icstn(preset: str) -> None:
-    draws = {s.iterations * s.batch for s in cells("baselines", preset, models=LEARNED)}
+    draws = {s.steps * s.samples for s in cells("baselines", preset, models=LEARNED)}
     seen = {s.iterations * s.batch for s in cells("table_1", preset, models=["IC-STN-6"])}
     assert 0 < max(draws) < min(seen)
 
@@ -89,7 +101,7 @@ def test_ic_lk_takes_the_steps_of_the_regressor_it_is() -> None:
     R = ic_lk(baselines.template(planar), "affine")
     by_hand = descend([R], planar.photograph, p, planar.frame, "affine").p
     torch.testing.assert_close(path[1], by_hand, rtol=1e-3, atol=1e-4)
-    assert len(path) == s.iterations + 1
+    assert len(path) == s.steps + 1
 
 
 @pytest.mark.parametrize("model", BASELINES)
@@ -115,7 +127,7 @@ def test_steps_of_the_curve(records: list[Record]) -> None:
 
 def test_nothing_is_left_out() -> None:
     """An item that fails still counts, with its last warp."""
-    s = replace(spec("LK"), sigma=25.0, iterations=5)
+    s = replace(spec("LK"), sigma=25.0, steps=5)
     metrics, method = solved(s)
     planar = task(s)
     found = method.align(planar.test_warps(20, 0))
@@ -137,7 +149,7 @@ def test_a_record_holds_what_was_learned_and_how(records: list[Record]) -> None:
 
 
 def test_a_run_is_repeatable(tmp_path: Path, records: list[Record]) -> None:
-    (again,) = ensure([spec("SDM")], Records(tmp_path), device="cpu", workers=1, progress=False)
+    (again,) = ensure([spec("SDM")], Records(tmp_path), HERE)
     (before,) = (r for r in records if r.spec.model == "SDM")
     assert again.metrics == before.metrics
     assert all(torch.equal(again.weights[name], w) for name, w in before.weights.items())

@@ -10,12 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_experiments_running import planar, state_of
+from test_experiments_running import HERE, planar, state_of
 
-from icstn.experiments import Records, StorageError, cluster, ensure, training
+from icstn.experiments import Records, StorageError, clusters, ensure, training
 
 distributed = pytest.importorskip("distributed")
 pytestmark = [
@@ -76,13 +77,13 @@ def test_runs_come_back_and_a_killed_worker_loses_nothing(address: str, start: S
 
     killer = threading.Thread(target=kill)
     killer.start()
-    found = ensure([long, short], records, device="cpu", scheduler=address, progress=False)
+    found = ensure([long, short], records, replace(HERE, scheduler=address))
     killer.join()
     assert killed
     assert [r.spec for r in found] == [long, short]
     start("worker", address, "--nthreads", "1", "--no-nanny", "--host", "127.0.0.1", "--resources", "GPU=1")
     for spec, record in zip((long, short), found, strict=True):
-        expected = training.train(spec, Records(tmp_path / "alone"), device="cpu")
+        expected = training.train(spec, Records(tmp_path / "alone"), HERE)
         assert record.provenance["threads"] == expected.provenance["threads"] == 1
         assert record.metrics == expected.metrics
         assert record.curve == expected.curve
@@ -95,28 +96,26 @@ def test_without_a_shared_folder_records_come_back_as_bytes(address: str, tmp_pa
     theirs = tmp_path / "file" / "theirs"
     theirs.parent.write_text("in the way")
     with distributed.Client(address, set_as_default=False) as client:
-        job = client.submit(cluster.train_there, spec, str(theirs), "cpu", cluster.DataOptions(), None)
+        job = client.submit(clusters.train_there, spec, str(theirs), HERE)
         files = job.result(timeout=500)
-    record = cluster.receive(Records(mine), spec, files)
+    record = clusters.receive(Records(mine), spec, files)
     assert Records(mine).find(spec) == record
     with pytest.raises(StorageError, match="damaged"):
-        cluster.receive(Records(tmp_path / "other"), spec, files | {"weights.safetensors": b"x"})
+        clusters.receive(Records(tmp_path / "other"), spec, files | {"weights.safetensors": b"x"})
 
 
 def test_a_failing_run_says_why_and_costs_no_other(address: str, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     good, bad = planar(seed=5), replace(planar(), architecture="[FC(6)]×", seed=4)
     with pytest.raises(ValueError, match="number of warp operations"):
-        ensure([bad, good], Records(tmp_path), device="cpu", scheduler=address, progress=False)
+        ensure([bad, good], Records(tmp_path), replace(HERE, scheduler=address))
     assert Records(tmp_path).find(good) is not None
 
 
 def test_a_run_on_a_gpu_asks_for_the_workers_resource(address: str) -> None:
     with distributed.Client(address, set_as_default=False) as client:
-        assert cluster._resources(client, "cpu") is None
+        assert clusters._resources(client, "cpu") is None
         client.wait_for_workers(1, timeout=500)
-        assert cluster._resources(client, "cuda") == {"GPU": 1}
+        assert clusters._resources(client, "cuda") == {"GPU": 1}
 
 
 def test_no_worker_with_a_gpu() -> None:
@@ -125,7 +124,7 @@ def test_no_worker_with_a_gpu() -> None:
             return {"workers": {"a": {"resources": {}}}}
 
     with pytest.raises(StorageError, match="no worker offers a GPU; start them with"):
-        cluster._resources(Client(), "cuda")
+        clusters._resources(Client(), "cuda")
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
@@ -133,4 +132,4 @@ def test_no_scheduler(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPa
     original = distributed.Client
     monkeypatch.setattr(distributed, "Client", lambda a, **k: original(a, **(k | {"timeout": "1s"})))
     with pytest.raises(StorageError, match="no dask scheduler answers at"):
-        ensure([planar()], Records(tmp_path), scheduler=address, progress=False)
+        ensure([planar()], Records(tmp_path), replace(HERE, scheduler=address))

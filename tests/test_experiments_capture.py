@@ -14,7 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from icstn.experiments import capture, training
 from icstn.experiments.capture import check, pick_mode, restore, snapshot
-from icstn.experiments.tasks import Classification, Planar
+from icstn.experiments.classification import Classification
+from icstn.experiments.planar import Planar
+from icstn.experiments.prefetch import Prefetcher
 from icstn.experiments.training import State, make_optimizer, set_rates, train_step
 from icstn.sampling import Frame
 
@@ -47,7 +49,7 @@ class HostReads(TorchDispatchMode):
 def test_a_step_reads_nothing_back(model: str, optimizer: str) -> None:
     spec = runs.small_spec(model, optimizer=optimizer, clip=1.0)
     task, state = started(spec)
-    batches = list(task.batches(0))[:3]
+    batches = list(task.block(0))[:3]
     with HostReads() as reads:
         for step, batch in enumerate(batches):
             set_rates(spec, state.optimizer, step)
@@ -65,7 +67,7 @@ def test_a_step_runs_on_a_device_without_values(model: str) -> None:
     task = runs.small_task(spec, None, "meta")
     network = task.model()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, foreach=True)
-    for batch in list(task.batches(0))[:2]:
+    for batch in list(task.block(0))[:2]:
         assert {t.device.type for t in batch} == {"meta"}
         result = task.loss(network, batch)
         optimizer.zero_grad()
@@ -80,21 +82,22 @@ def test_planar_alignment_runs_on_a_device_without_values() -> None:
     spec = planar(batch=3)
     task = Planar(spec, torch.rand(1, 1, 40, 50), Frame.crop(40, 50, 20, 20), torch.device("meta"))
     network = task.model()
-    task.loss(network, next(task.batches(0))).loss.backward()
+    task.loss(network, next(task.block(0))).loss.backward()
     assert all(p.grad is not None for p in network.parameters())
 
 
 def test_a_block_reads_back_once(tmp_path: Path) -> None:
     """Loss and error of a hundred steps come in one transfer."""
     spec = runs.small_spec(iterations=training.BLOCK)
-    run = training._Run(spec, runs.Records(tmp_path), runs.small_task(spec, None, "cpu"))
+    run = training._Run(spec, runs.Records(tmp_path), runs.small_task(spec, None, "cpu"), "eager")
     calls = []
     original = torch.Tensor.tolist
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "tolist", lambda t: (calls.append(t.shape), original(t))[1])
         patch.setattr(torch.Tensor, "item", lambda t: pytest.fail("item() in the loop"))
         patch.setattr(torch.Tensor, "__float__", lambda t: pytest.fail("float() in the loop"))
-        run._block()
+        with Prefetcher(run.task) as draws:
+            run._block(draws)
     assert calls == [(2,)]
 
 
@@ -121,7 +124,7 @@ class TestReplay:
         self.spec = runs.small_spec("IC-STN-2(b)")
         self.task, self.state = started(self.spec)
         set_rates(self.spec, self.state.optimizer, 0)
-        self.batches = list(self.task.batches(0))[:5]
+        self.batches = list(self.task.block(0))[:5]
 
     def step(self, batch) -> torch.Tensor:
         return train_step(self.spec, self.task, self.state, batch)
@@ -187,11 +190,12 @@ import sys, torch
 sys.path.insert(0, sys.argv[1])
 import runs
 from icstn.experiments import capture
+from icstn.experiments.prefetch import Prefetcher
 from icstn.experiments.training import State, make_optimizer, set_rates, train_step
 torch.set_num_threads(1)
 spec = runs.small_spec(sys.argv[2])
 task = runs.small_task(spec, None, "cpu")
-batches = list(task.batches(0))[:3]
+batches = list(task.block(0))[:3]
 ends = []
 for backend in (None, sys.argv[3]):
     model = task.model()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,8 +17,13 @@ import pytest
 import runs
 
 from icstn.datasets import DataError
-from icstn.experiments import Records, Spec, StorageError, cells, ensure, running, training
-from icstn.experiments.running import RunsFailedError, Status, raise_failures, status
+from icstn.experiments import Execution, Records, Spec, StorageError, cells, ensure, local, training
+from icstn.experiments.failures import RunsFailedError, portable, raise_failures
+from icstn.experiments.progress import Progress, read_state, write_state
+from icstn.experiments.status import RunStatus, run_status
+
+#: Here, without a bar.
+HERE = Execution(device="cpu", progress=False)
 
 
 def planar(**changes) -> Spec:
@@ -31,7 +37,7 @@ def state_of(records: Records, spec: Spec, seconds: float = 500) -> dict:
     """Wait for the run's first report."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if found := training.read_state(records.path(spec)):
+        if found := read_state(records.path(spec)):
             return found
         time.sleep(0.01)
     raise TimeoutError(f"{spec.key} did not start")
@@ -51,12 +57,12 @@ def test_a_killed_process_is_replaced_and_a_failing_run_costs_no_other(tmp_path:
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(ValueError, match="number of warp operations"):
-        ensure([victim, broken, bystander], records, device="cpu", workers=2, progress=False)
+        ensure([victim, broken, bystander], records, replace(HERE, workers=2))
     killer.join()
     assert killed
     assert killed[0] != os.getpid()
     assert [records.find(s) is not None for s in (victim, bystander, broken)] == [True, True, False]
-    again = ensure([bystander, victim], records, device="cpu", progress=False)
+    again = ensure([bystander, victim], records, HERE)
     assert [r.spec for r in again] == [bystander, victim]
 
 
@@ -71,10 +77,10 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
     assert parent.pid != worker
     with records.lock(spec, wait=60):
         assert records.find(spec) is None
-        left = training.read_state(records.path(spec))
+        left = read_state(records.path(spec))
     assert left["process"] == worker
     assert left["step"] < spec.iterations
-    record = training.train(spec, records, device="cpu")
+    record = training.train(spec, records, HERE)
     assert record.curve["step"] == [100, 200, 300, 400, 500, 600]
 
 
@@ -82,8 +88,8 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
 PARENT = """
 import sys
 from test_experiments_running import planar
-from icstn.experiments import Records, ensure
-ensure([planar(iterations=600)], Records(sys.argv[1]), device="cpu", workers=1, progress=False)
+from icstn.experiments import Execution, Records, ensure
+ensure([planar(iterations=600)], Records(sys.argv[1]), Execution(device="cpu", workers=1, progress=False))
 """
 
 
@@ -94,24 +100,31 @@ def test_processes_that_always_die_are_given_up(tmp_path: Path, monkeypatch: pyt
         pools.append(list(specs))
         return list(specs)
 
-    monkeypatch.setattr(running, "_run_pool", dying)
+    monkeypatch.setattr(local, "_run_pool", dying)
     with pytest.raises(RunsFailedError, match="killed again and again"):
-        ensure([planar()], Records(tmp_path), device="cpu", progress=False)
-    assert len(pools) == 1 + running.RETRIES
+        ensure([planar()], Records(tmp_path), HERE)
+    assert len(pools) == 1 + local.RETRIES
 
 
 def test_an_interrupt_stops_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stopped = []
+    """Those of the pool, and no others."""
+    spec, records = planar(iterations=100_000), Records(tmp_path)
 
     def interrupted(*_: object):
+        state_of(records, spec)
         raise KeyboardInterrupt
 
-    original = running._stop
-    monkeypatch.setattr(running, "_finished", interrupted)
-    monkeypatch.setattr(running, "_stop", lambda pool: (stopped.append(pool), original(pool)))
+    bystander = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+    bystander.start()
+    monkeypatch.setattr(local, "_finished", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        ensure([planar()], Records(tmp_path), device="cpu", workers=1, progress=False)
-    assert len(stopped) == 1
+        ensure([spec], records, replace(HERE, workers=1))
+    until = time.monotonic() + 30
+    while len(multiprocessing.active_children()) > 1 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert multiprocessing.active_children() == [bystander]
+    bystander.terminate()
+    bystander.join()
 
 
 class Unsendable(ValueError):
@@ -138,10 +151,10 @@ class TestFailures:
     def test_errors_that_can_not_be_sent_keep_their_message(self) -> None:
         """An exception that can't be pickled back would look like a dead process."""
         original = Unsendable("FC(", 3)
-        sent = running.portable(original)
+        sent = portable(original)
         assert (type(sent), str(sent)) == (ValueError, "FC( at 3")
         fine = DataError("no data")
-        assert running.portable(fine) is fine
+        assert portable(fine) is fine
 
     def test_none(self) -> None:
         raise_failures({})
@@ -159,12 +172,12 @@ class TestStatus:
         runs.train(wild, tmp_path)
         for seed in (2, 3):
             records.path(specs[seed]).mkdir()
-            progress = training.Progress(2, 5, 12.5, 4.0)
-            training._write_state(records.path(specs[seed]), specs[seed], progress)
+            progress = Progress(2, 5, 12.5, 4.0)
+            write_state(records.path(specs[seed]), specs[seed], progress)
         damaged = records.path(specs[4]) / "weights.safetensors"
         damaged.write_bytes(damaged.read_bytes()[:-1])
         with records.lock(specs[3]):
-            rows = {row.spec: row for row in status(records)}
+            rows = {row.spec: row for row in run_status(records)}
         assert {s.seed: rows[s].state for s in specs.values() if s in rows and s.seed != 1} == {
             0: "finished",
             2: "left",
@@ -182,16 +195,16 @@ class TestStatus:
         assert all(row.spec.key in str(row) for row in rows.values())
 
     def test_an_empty_folder(self, tmp_path: Path) -> None:
-        assert status(Records(tmp_path)) == []
+        assert run_status(Records(tmp_path)) == []
 
     def test_ignores_folders_of_others(self, tmp_path: Path) -> None:
         (tmp_path / "notes").mkdir()
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "state.json").write_text(json.dumps({"step": 1}))
-        assert status(Records(tmp_path)) == []
+        assert run_status(Records(tmp_path)) == []
 
     def test_prints_an_unknown_error_as_nothing(self) -> None:
-        assert "nan" not in str(Status(planar(), "diverged"))
+        assert "nan" not in str(RunStatus(planar(), "diverged"))
 
 
 def test_two_threads_on_one_spec_train_it_once(tmp_path: Path) -> None:
@@ -204,6 +217,6 @@ def test_two_threads_on_one_spec_train_it_once(tmp_path: Path) -> None:
         time.sleep(0.001)
     assert not results
     with pytest.raises(StorageError, match="another process is training"):
-        training.train(spec, Records(tmp_path), device="cpu", wait=0)
+        training.train(spec, Records(tmp_path), HERE, wait=0)
     first.join()
     assert runs.train(spec, tmp_path) == results[0]

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from icstn.experiments import Record, cells, claims, paper
 from icstn.experiments.evidence import (
     Estimate,
     Evidence,
@@ -20,6 +18,8 @@ from icstn.experiments.evidence import (
     read_measurements,
 )
 from icstn.experiments.ledger import origins, trace
+
+from icstn.experiments import Record, cells, claims, paper
 from tools import ledgers
 
 ROOT = Path(__file__).resolve().parent.parent

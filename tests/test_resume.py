@@ -16,7 +16,7 @@ import pytest
 import runs
 import torch
 
-from icstn.experiments import Record, Records, StorageError, training
+from icstn.experiments import DataOptions, Record, Records, StorageError, training
 
 ADAM = {"iterations": 450}
 SGD = {"iterations": 450, "optimizer": "sgd", "schedule": "constant", "rate_predictor": 1e-4, "side": "image"}
@@ -54,8 +54,9 @@ def train_through(folder: Path, model: str, changes: dict, deaths: list[str | fl
 
 
 def same_bits(a: Record, b: Record, folders: tuple[Path, Path]) -> None:
-    names = [folder / a.spec.key / "weights.safetensors" for folder in folders]
-    assert names[0].read_bytes() == names[1].read_bytes()
+    for name in ("weights.safetensors", "outcomes.safetensors"):
+        files = [folder / a.spec.key / name for folder in folders]
+        assert files[0].read_bytes() == files[1].read_bytes()
     assert a.curve == b.curve
     assert a.metrics == b.metrics
     assert (a.status, a.provenance["restarts"]) == (b.status, b.provenance["restarts"])
@@ -70,6 +71,7 @@ def check(tmp_path: Path, model: str, changes: dict, deaths: list[str | float], 
     assert died >= least
     same_bits(whole, killed, (tmp_path / "whole", tmp_path / "killed"))
     assert sorted(p.name for p in (tmp_path / "killed" / whole.spec.key).iterdir()) == [
+        "outcomes.safetensors",
         "record.json",
         "weights.safetensors",
     ]
@@ -129,7 +131,7 @@ def test_an_explosion_in_the_first_block_is_noticed(tmp_path: Path) -> None:
 
 def test_the_loss_a_run_begins_with_follows_from_its_spec() -> None:
     spec = runs.small_spec()
-    task = runs.small_task(spec, training.DataOptions(), "cpu")
+    task = runs.small_task(spec, DataOptions(), "cpu")
     before = torch.get_rng_state()
     first = training.first_loss(task)
     assert training.first_loss(task) == first
@@ -174,14 +176,14 @@ def test_goes_on_from_the_last_milestone(tmp_path: Path, monkeypatch: pytest.Mon
     """A run that blows up once goes back to its last milestone, not to the start, and finishes."""
     spec, calls = runs.small_spec(iterations=400, restarts=1), []
     monkeypatch.setattr(training, "MILESTONE", 200)
-    original = runs.Classification.batches
+    original = runs.Classification.draws
 
-    def batches(task, block: int, restart: int = 0):
+    def draws(task, block: int, restart: int = 0):
         calls.append((block, restart))
-        for batch in original(task, block, restart):
-            yield batch._replace(image=batch.image * float("nan")) if (block, restart) == (3, 0) else batch
+        found = original(task, block, restart)
+        return found._replace(p=found.p * float("nan")) if (block, restart) == (3, 0) else found
 
-    monkeypatch.setattr(runs.Classification, "batches", batches)
+    monkeypatch.setattr(runs.Classification, "draws", draws)
     record = runs.train(spec, tmp_path)
     assert (record.status, record.provenance["restarts"]) == ("finished", 1)
     assert calls == [(0, 0), (0, 0), (1, 0), (2, 0), (3, 0), (2, 1), (3, 1)]  # the first for its first loss

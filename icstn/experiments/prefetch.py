@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Self
 
 from icstn.experiments.task import Draws, Task
 
@@ -26,7 +25,7 @@ class Prefetcher:
         self.stack = ExitStack()
         self.waiting: dict[tuple[int, int], Future[Draws]] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Prefetcher:
         self.pool = self.stack.enter_context(ThreadPoolExecutor(1)) if self.ahead else None
         return self
 

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from icstn.experiments.experiment import EXPERIMENTS, Experiment
 from icstn.warps import FAMILIES
@@ -23,6 +23,9 @@ PRESETS = {
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "cosine")
 SIDES = ("image", "template")
+
+
+_Kind = TypeVar("_Kind", bound="RunSpec")
 
 
 class SpecError(ValueError):
@@ -104,7 +107,7 @@ class RunSpec:
         return _canonical(asdict(self))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls: type[_Kind], values: Mapping[str, Any]) -> _Kind:
         """The inverse of ``dataclasses.asdict``; a field that is not there has its default.
 
         Raises:

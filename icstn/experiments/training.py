@@ -38,8 +38,9 @@ EXPLOSION = 10.0
 #: Steps between the checkpoints that a diverged run goes back to.
 MILESTONE = 10 * BLOCK
 
-#: A run whose mean loss over its last blocks, so many of them, exceeds the loss it began with has diverged.
-LAST_BLOCKS = 5
+#: A run whose mean loss over its last blocks, so many of them, is this many times the loss it began with has
+#: diverged, too. That loss is one batch's, and so is known to some tenths.
+LAST_BLOCKS, RISE = 5, 1.5
 
 
 @dataclass
@@ -176,10 +177,10 @@ class _Run:
         return self._ending()
 
     def _ending(self) -> tuple[str, str]:
-        """A run that ends with more loss than it began with has learned nothing, however it came there."""
+        """A run that ends with more loss than it began with has diverged, however slowly it came there."""
         last = self.state.curve["loss"][-LAST_BLOCKS:]
         mean = sum(last) / len(last)
-        if mean <= self.first:
+        if mean <= RISE * self.first or self.spec.iterations < BLOCK:
             return "finished", ""
         return "diverged", f"it ended with a loss of {mean:.3g}, from {self.first:.3g} untrained"
 

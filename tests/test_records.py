@@ -1,4 +1,4 @@
-"""Records and checkpoints: round trips, and a clear refusal of whatever is not one."""
+"""Records: round trips, and a clear refusal of whatever is not one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from icstn.experiments import Record, Records, Spec, StorageError, cells, open_records, storage
-from icstn.experiments.storage import load_checkpoint, save_checkpoint, write_atomic
+from icstn.experiments import Record, Records, Spec, StorageError, cells, open_records
+from icstn.experiments import records as module
+from icstn.files import write_atomic
 
 SPEC = cells("table_2", "smoke", models=["STN(b)"])[0]
 OTHER = replace(SPEC, seed=1)
@@ -79,9 +80,9 @@ class TestRecord:
         assert both.find(OTHER).test_error == 1.25
         assert list(Records(tmp_path / "nowhere")) == []
 
-    def test_folder_holds_two_files_and_no_pickle(self, records: Records) -> None:
+    def test_folder_holds_three_files_and_no_pickle(self, records: Records) -> None:
         files = sorted(p.name for p in records.path(SPEC).iterdir())
-        assert files == ["record.json", "weights.safetensors"]
+        assert files == ["outcomes.safetensors", "record.json", "weights.safetensors"]
         assert b"pickle" not in (records.path(SPEC) / "weights.safetensors").read_bytes()
 
     @pytest.mark.parametrize("seed", range(20))
@@ -119,8 +120,8 @@ class TestRecord:
             records.find(SPEC)
 
     def test_another_schema(self, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(storage, "SCHEMA", 2)
-        with pytest.raises(StorageError, match="has schema 1, this version reads 2; use the version"):
+        monkeypatch.setattr(module, "SCHEMA", 9)
+        with pytest.raises(StorageError, match="has schema 2, this version reads 9; use the version"):
             records.find(SPEC)
 
     def test_a_spec_with_fields_of_another_version(self, records: Records) -> None:
@@ -128,7 +129,7 @@ class TestRecord:
         content = json.loads(path.read_text())
         del content["sha256"]
         content["spec"]["dropout"] = 0.5
-        path.write_text(storage._sealed(content))
+        path.write_text(module._sealed(content))
         with pytest.raises(StorageError, match=r"record\.json .* no field dropout"):
             records.find(SPEC)
 
@@ -138,52 +139,6 @@ class TestRecord:
             StorageError, match=f"holds a Record of another spec .*{SPEC.key}.*; move it away"
         ):
             records.find(OTHER)
-
-
-class TestCheckpoint:
-    """One safetensors file, sealed."""
-
-    def saved(self, tmp_path: Path, spec: Spec = SPEC) -> Path:
-        path = tmp_path / "checkpoint.safetensors"
-        save_checkpoint(path, a_record().weights, {"spec": spec.digest, "step": 7})
-        return path
-
-    def test_round_trip(self, tmp_path: Path) -> None:
-        tensors, meta = load_checkpoint(self.saved(tmp_path), SPEC)
-        assert meta["step"] == 7
-        assert all(tensors[k].equal(v) for k, v in a_record().weights.items())
-
-    @pytest.mark.parametrize("keep", [0, 4, 60, -1])
-    def test_truncation(self, tmp_path: Path, keep: int) -> None:
-        path = self.saved(tmp_path)
-        os.truncate(path, keep if keep >= 0 else path.stat().st_size - 1)
-        with pytest.raises(StorageError, match="truncated or no checkpoint; delete it to start afresh"):
-            load_checkpoint(path, SPEC)
-
-    def test_every_flipped_bit_is_noticed(self, tmp_path: Path) -> None:
-        path = self.saved(tmp_path)
-        for at in range(path.stat().st_size):
-            damage(path, at)
-            with pytest.raises(StorageError, match=r"checkpoint\.safetensors"):
-                load_checkpoint(path, SPEC)
-            damage(path, at)
-        assert load_checkpoint(path, SPEC)
-
-    def test_another_spec(self, tmp_path: Path) -> None:
-        with pytest.raises(StorageError, match="is a checkpoint of another spec"):
-            load_checkpoint(self.saved(tmp_path, OTHER), SPEC)
-
-    def test_another_schema(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        path = self.saved(tmp_path)
-        monkeypatch.setattr(storage, "SCHEMA", 9)
-        with pytest.raises(StorageError, match="has schema 1, this version reads 9"):
-            load_checkpoint(path, SPEC)
-
-    def test_a_safetensors_file_of_someone_else(self, tmp_path: Path) -> None:
-        path = tmp_path / "checkpoint.safetensors"
-        path.write_bytes(storage.safetensors.torch.save({"x": torch.zeros(2)}))
-        with pytest.raises(StorageError, match="truncated or no checkpoint"):
-            load_checkpoint(path, SPEC)
 
 
 def _write_under_limit(path: Path, size: int) -> None:
@@ -224,7 +179,7 @@ class TestDisk:
             records.save(replace(a_record(), metrics={"test_error": 9.0}))
         monkeypatch.undo()
         assert records.find(SPEC) == a_record()
-        assert len(list(records.path(SPEC).iterdir())) == 2
+        assert len(list(records.path(SPEC).iterdir())) == 3
 
     def test_file_size_limit_of_the_system(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
@@ -288,7 +243,7 @@ class TestLock:
             pass
 
     def test_says_once_who_is_waited_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(storage, "PATIENCE", 0.1)
+        monkeypatch.setattr(module, "PATIENCE", 0.1)
         context = multiprocessing.get_context("fork")
         ready, release, said = context.Queue(), context.Event(), []
         process = context.Process(target=_hold, args=(tmp_path, ready, release))
@@ -315,7 +270,7 @@ class TestLock:
     def test_waits_in_so_many_words_then_gives_up(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(storage, "PATIENCE", 0.01)
+        monkeypatch.setattr(module, "PATIENCE", 0.01)
         records, line = Records(tmp_path), f"another process is training {SPEC.key}"
         with records.lock(SPEC):
             (records.path(SPEC) / "holder").unlink()  # whose it is can't be told
@@ -355,8 +310,7 @@ class TestFolders:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("ICSTN_RECORDS", str(tmp_path / "mine"))
-        (tmp_path / "figures" / "records").mkdir(parents=True)
-        (tmp_path / "book").mkdir()
-        monkeypatch.chdir(tmp_path / "book")
+        monkeypatch.chdir(tmp_path)
+        published = Path(__file__).resolve().parents[1] / "figures" / "records"
         records = open_records("published")
-        assert (records.folder, records.also) == (tmp_path / "mine", (tmp_path / "figures" / "records",))
+        assert (records.folder, records.also) == (tmp_path / "mine", (published,))
