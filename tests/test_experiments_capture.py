@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import runs
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from icstn.experiments import capture, training
+from icstn.experiments import Execution, Spec, capture, local, training
 from icstn.experiments.capture import check, pick_mode, restore, snapshot
 from icstn.experiments.classification import Classification
+from icstn.experiments.execution import cores
 from icstn.experiments.planar import Planar
 from icstn.experiments.prefetch import Prefetcher
+from icstn.experiments.provenance import provenance
 from icstn.experiments.training import State, make_optimizer, set_rates, train_step
 from icstn.sampling import Frame
 
@@ -58,6 +62,48 @@ def test_a_step_reads_nothing_back(model: str, optimizer: str) -> None:
     with reads:
         batches[0].p.sum().item()
     assert reads.seen
+
+
+class HostData(TorchDispatchMode):
+    """Counts the tensors that are made from the host's data, which a CUDA graph can't capture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__.rsplit(".")[-1]
+        if name.startswith("lift_fresh") or name == "_pin_memory":
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def no_host_data(spec, task) -> None:
+    model = task.model()
+    state = State(model, make_optimizer(spec, model))
+    first, batch = list(task.block(0))[:2]
+    train_step(spec, task, state, first)  # Adam sets up its state
+    with HostData() as made:
+        train_step(spec, task, state, batch)
+    assert made.seen == []
+    with made:
+        torch.tensor([1.0, 2.0])
+    assert made.seen
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_step_makes_no_tensor_from_the_hosts_data(model: str) -> None:
+    spec = runs.small_spec(model, clip=1.0)
+    no_host_data(spec, runs.small_task(spec, None, "cpu"))
+
+
+def test_nor_does_one_of_planar_alignment() -> None:
+    """Its loss measures the corners, whose places are constants."""
+    from test_experiments_running import planar
+
+    spec = planar(batch=3)
+    image, frame = torch.rand(1, 1, 40, 50), Frame.crop(40, 50, 20, 20)
+    no_host_data(spec, Planar(spec, image, frame, torch.device("cpu")))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -163,6 +209,45 @@ class TestReplay:
         with pytest.warns(UserWarning, match=r"no CUDA graph \(operation not permitted .*capturing\)"):
             assert capture.capture(self.step, self.batches[0], self.tensors) == self.step
 
+    def test_a_replay_of_the_captured_batch_is_not_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A graph whose inputs are not filled anew would train on one batch for ever."""
+        self.graph(monkeypatch, lambda step, first: lambda b: step(first))
+        with pytest.warns(UserWarning, match="does not agree with a plain one"):
+            assert capture.capture(self.step, self.batches[0], self.tensors) == self.step
+
+    def test_rounding_noise_does_not_refuse_a_graph(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Adam's first step moves a weight whose gradient is noise by the full rate, either way."""
+        quiet = next(self.state.model.parameters())
+
+        def noisy(step, batch):
+            def replay(b):
+                result = step(b)
+                with torch.no_grad():
+                    quiet.view(-1)[:3] += 2 * self.spec.rate_predictor
+                return result
+
+            return replay
+
+        self.graph(monkeypatch, noisy)
+        assert capture.capture(self.step, self.batches[0], self.tensors) != self.step
+
+    def test_a_failed_capture_leaves_the_stream_as_it_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With the device and its streams played by a list; on the run's own device, not on the first."""
+        current, used = ["default"], []
+        monkeypatch.setattr(torch.cuda, "device", lambda d: used.append(d) or contextlib.nullcontext())
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda d: None)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda d: current[0])
+        monkeypatch.setattr(torch.cuda, "set_stream", lambda s: current.__setitem__(0, s))
+
+        def refused() -> None:
+            current[0] = "side"
+            raise RuntimeError("refused")
+
+        with pytest.raises(RuntimeError, match="refused"), capture.on_own_stream(torch.device("cuda:1")):
+            refused()
+        assert current == ["default"]
+        assert used == [torch.device("cuda:1")]
+
     def test_check_puts_the_state_back(self) -> None:
         self.step(self.batches[0])
         before = snapshot(self.tensors())
@@ -191,6 +276,7 @@ sys.path.insert(0, sys.argv[1])
 import runs
 from icstn.experiments import capture
 from icstn.experiments.prefetch import Prefetcher
+from icstn.experiments.provenance import provenance
 from icstn.experiments.training import State, make_optimizer, set_rates, train_step
 torch.set_num_threads(1)
 spec = runs.small_spec(sys.argv[2])
@@ -232,3 +318,69 @@ def test_training_compiled_on_request(tmp_path: Path, monkeypatch: pytest.Monkey
     record = runs.train(runs.small_spec(iterations=3), tmp_path, mode="compile")
     assert record.status == "finished"
     assert len(used) == 1
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_prefetched_draws_are_the_tasks_own(ahead: bool) -> None:
+    task = runs.small_task(runs.small_spec(), None, "cpu")
+    with Prefetcher(task, ahead) as draws:
+        for block, restart in [(0, 0), (1, 0), (2, 0), (2, 1), (0, 2), (1, 2)]:
+            for ours, theirs in zip(draws.get(block, restart), task.draws(block, restart), strict=True):
+                assert ours.equal(theirs)
+        assert list(draws.waiting) == ([(2, 2)] if ahead else [])
+
+
+class TestGpus:
+    """Which device each process has, with the machine's GPUs played by a number."""
+
+    @pytest.fixture(autouse=True)
+    def two(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    @pytest.mark.parametrize(
+        ("device", "devices"),
+        [("auto", ["cuda:0", "cuda:1"]), ("cuda", ["cuda:0", "cuda:1"]), ("cuda:1", ["cuda:1"])],
+    )
+    def test_local_workers_share_all_of_them(self, device: str, devices: list[str]) -> None:
+        execution = Execution(device=device)
+        assert execution.devices() == devices
+        assert execution.processes() == len(devices)
+
+    def test_the_cpu_has_a_process_a_core(self) -> None:
+        assert Execution(device="cpu").devices() == ["cpu"]
+        assert Execution(device="cpu").processes() == cores()
+        assert Execution(device="cpu", workers=3).processes() == 3
+
+    @pytest.mark.parametrize("device", ["cuda:2", "gpu", "cpu:1", "cuda:x"])
+    def test_refusals(self, device: str) -> None:
+        with pytest.raises(ValueError, match=r"unknown device|this machine has 2 GPUs"):
+            Execution(device=device).devices()
+
+    def test_a_worker_takes_its_own(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        seen = []
+        monkeypatch.setenv(local._DEVICE, "cuda:1")
+        monkeypatch.setattr(
+            local, "train", lambda spec, records, e: seen.append(e.device) or FakeRecord(spec)
+        )
+        local.train_one(runs.small_spec(), tmp_path, 1, Execution(device="cuda"))
+        assert seen == ["cuda:1"]
+
+    def test_a_record_names_what_decides_a_gpus_result(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda d: f"GPU of {d}")
+        facts = provenance(torch.device("cuda:1"))
+        assert facts["device"] == "GPU of cuda:1"
+        assert {"cuda", "cudnn"} <= set(facts)
+        assert set(facts["tf32"]) == {"matmul", "convolution"}
+        assert set(facts["deterministic"]) == {"algorithms", "cudnn", "benchmark"}
+        assert "cuda" not in provenance(torch.device("cpu"))
+
+
+class FakeRecord(NamedTuple):
+    """What a training returns, as far as a worker looks at it."""
+
+    spec: Spec
+
+
+def test_a_record_says_how_its_steps_ran(tmp_path: Path) -> None:
+    assert runs.train(runs.small_spec(iterations=3), tmp_path).provenance["mode"] == "eager"

@@ -219,6 +219,37 @@ def _hold(folder: Path, ready: multiprocessing.Queue, release: multiprocessing.E
         release.wait(60)
 
 
+class TestOutcomes:
+    """What became of each item: bits or pixels, whole or refused."""
+
+    @pytest.mark.parametrize("shape", [(1, 1), (3, 8), (10, 1001), (2, 0)])
+    def test_flags_come_back_as_they_were(self, tmp_path: Path, shape: tuple[int, int]) -> None:
+        flags = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.3
+        Records(tmp_path).save(replace(a_record(), outcomes=flags))
+        found = Records(tmp_path).find(SPEC).outcomes
+        assert found.dtype == torch.bool
+        assert found.equal(flags)
+
+    def test_flags_take_a_bit_each(self) -> None:
+        assert len(module.pack_outcomes(torch.zeros(10, 10_000, dtype=torch.bool))) < 10 * 10_000 / 8 + 400
+
+    def test_errors_come_back_as_they_were(self, tmp_path: Path) -> None:
+        errors = torch.tensor([[0.25, 1e20, float("inf"), 3e-8]])
+        Records(tmp_path).save(replace(a_record(), outcomes=errors))
+        assert Records(tmp_path).find(SPEC).outcomes.equal(errors)
+
+    def test_damage_is_noticed(self, tmp_path: Path) -> None:
+        records = Records(tmp_path)
+        records.save(replace(a_record(), outcomes=torch.ones(2, 9, dtype=torch.bool)))
+        path = records.path(SPEC) / "outcomes.safetensors"
+        damage(path, path.stat().st_size - 1)
+        with pytest.raises(StorageError, match=r"outcomes\.safetensors is damaged; delete the folder"):
+            records.find(SPEC)
+        path.unlink()
+        with pytest.raises(StorageError, match=r"cannot read .*outcomes\.safetensors"):
+            records.find(SPEC)
+
+
 class TestLock:
     """One process at a time trains a spec."""
 

@@ -16,7 +16,7 @@ import pytest
 import runs
 import torch
 
-from icstn.experiments import DataOptions, Record, Records, StorageError, training
+from icstn.experiments import DataOptions, Execution, Record, Records, StorageError, training
 
 ADAM = {"iterations": 450}
 SGD = {"iterations": 450, "optimizer": "sgd", "schedule": "constant", "rate_predictor": 1e-4, "side": "image"}
@@ -127,6 +127,52 @@ def test_an_explosion_in_the_first_block_is_noticed(tmp_path: Path) -> None:
     assert (record.status, record.provenance["steps"]) == ("diverged", 100)
     again = runs.train(runs.small_spec(**LOUD, restarts=1), tmp_path)
     assert (again.status, again.provenance["restarts"]) == ("diverged", 1)
+
+
+def test_a_slow_rise_is_no_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose loss creeps up, never ten times what it was, has learned nothing and says so."""
+    original = training.train_step
+
+    def rising(*arguments):
+        return original(*arguments) + torch.tensor([4.0, 0.0])
+
+    monkeypatch.setattr(training, "train_step", rising)
+    record = runs.train(runs.small_spec(iterations=200), tmp_path)
+    assert record.status == "diverged"
+    assert "it ended with a loss of" in record.remark
+    assert record.metrics == {}
+
+
+def test_a_finished_run_that_leaves_more_error_than_it_found_has_diverged(tmp_path: Path) -> None:
+    """Its loss may look tame, as when it goes wrong in its last steps: the test has the last word."""
+    from test_experiments_running import planar
+
+    spec = planar(iterations=50, rate_predictor=0.05, sigma=2.5)
+    record = training.train(spec, Records(tmp_path), Execution(device="cpu"))
+    curve = record.metrics["by_operations"]
+    assert curve[2]["corner_px"] > curve[0]["corner_px"]
+    assert record.status == "diverged"
+    assert f"leaves more error than the {curve[0]['corner_px']:.3f} px it starts from" in record.remark
+    assert record.outcomes.shape == (1, 8)
+
+
+def test_a_classifier_that_learned_nothing_says_so(tmp_path: Path) -> None:
+    """The bars have ten equal classes: a run without a rate is finished, with a word."""
+    still = runs.small_spec("CNN(b)", rate_classifier=0.0, rate_predictor=0.0, iterations=5)
+    record = runs.train(still, tmp_path)
+    assert record.status == "finished"
+    assert record.remark == "no better than always naming the commonest class (90.00 %)"
+    assert runs.train(runs.small_spec("CNN(b)"), tmp_path).remark == ""
+
+
+def test_the_outcomes_are_what_the_error_is_made_of(tmp_path: Path) -> None:
+    record = runs.train(runs.small_spec("CNN(b)", iterations=100, test_draws=3), tmp_path)
+    assert record.outcomes.shape == (3, 20)
+    assert record.outcomes.dtype == torch.bool
+    assert record.outcomes.double().mean().item() * 100 == pytest.approx(record.test_error)
+    by_draw = (record.outcomes.double().mean(1) * 100).tolist()
+    assert by_draw == pytest.approx(record.metrics["errors_by_draw"])
+    assert Records(tmp_path).find(record.spec).outcomes.equal(record.outcomes)
 
 
 def test_the_loss_a_run_begins_with_follows_from_its_spec() -> None:

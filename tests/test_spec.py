@@ -1,0 +1,151 @@
+"""Specs: what they refuse, and an identity that the next field does not change."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+
+import pytest
+
+from icstn.experiments import EXPERIMENTS, PRESETS, BaselineSpec, Spec, SpecError, cells, paper
+from icstn.experiments.recipes import is_own
+from icstn.experiments.spec import RunSpec, learning_rate, spec_from_dict
+
+SPEC = cells("table_2", "full", models=["IC-STN-4(b)"])[0]
+BASELINE = cells("baselines", "full", models=["SDM"])[0]
+
+#: The defaults under which Records were published. One that changed would change what its Records are.
+DEFAULTS = {
+    "image": "", "test_items": 0, "test_draws": 1, "side": "image", "invert": False, "iterations": 1000,
+    "batch": 100, "optimizer": "adam", "schedule": "cosine", "rate_classifier": 2e-3, "rate_predictor": 2e-4,
+    "std_classifier": 0.1, "std_predictor": 0.1, "clip": 0.0, "restarts": 0, "samples": 0,
+}  # fmt: skip
+
+
+class TestIdentity:
+    """A digest of the fields that differ from their defaults."""
+
+    @pytest.mark.parametrize("kind", [Spec, BaselineSpec])
+    def test_defaults_are_those_of_the_published_records(self, kind: type[RunSpec]) -> None:
+        now = {f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING}
+        assert {name: now[name] for name in DEFAULTS if name in now} == {
+            name: value for name, value in DEFAULTS.items() if name in now
+        }
+
+    @pytest.mark.parametrize("spec", [SPEC, BASELINE], ids=lambda s: s.model)
+    def test_a_new_field_with_a_default_changes_nothing(self, spec: RunSpec) -> None:
+        @dataclass(frozen=True, kw_only=True)
+        class Later(type(spec)):  # type: ignore[misc]
+            dropout: float = 0.0
+            words: str = ""
+
+        later = Later(**asdict(spec))
+        assert (later.digest, later.key) == (spec.digest, spec.key)
+        assert replace(later, dropout=0.5).digest != spec.digest
+        assert spec_from_dict(json.loads(spec.json())) == spec
+
+    def test_by_hand(self) -> None:
+        """Of one spec: all that is required, and what differs from a default, sorted, as JSON."""
+        told = {
+            "architecture": "[FC(8)]×4 → conv(9×9,3)-FC(10)", "experiment": "table_2", "iterations": 20000,
+            "model": "IC-STN-4(b)", "preset": "full", "rate_classifier": 0.005, "rate_predictor": 0.0001,
+            "restarts": 3, "seed": 0, "side": "template", "sigma": 3.5, "test_draws": 10,
+            "warp": "homography",
+        }  # fmt: skip
+        text = json.dumps(told, sort_keys=True, ensure_ascii=False)
+        assert SPEC.digest == hashlib.sha256(text.encode()).hexdigest()
+
+    def test_every_field_counts(self) -> None:
+        others = {"seed": 1, "sigma": 2.0, "side": "image", "invert": True, "iterations": 7, "batch": 7}
+        others |= {"optimizer": "sgd", "schedule": "constant", "rate_classifier": 0.5, "rate_predictor": 0.5}
+        others |= {"std_classifier": 0.5, "std_predictor": 0.5, "clip": 1.0, "restarts": 1, "warp": "affine"}
+        others |= {"test_items": 5, "test_draws": 3, "image": "chelsea", "preset": "quick", "model": "CNN(a)"}
+        others |= {"architecture": "FC(10)", "experiment": "table_3"}
+        assert set(others) == {f.name for f in dataclasses.fields(Spec)}
+        digests = {replace(SPEC, **{name: value}).digest for name, value in others.items()}
+        assert len(digests | {SPEC.digest}) == len(others) + 1
+
+    def test_a_record_without_a_later_field_is_read_with_its_default(self) -> None:
+        values = asdict(SPEC)
+        del values["clip"]
+        assert spec_from_dict(values) == SPEC
+        assert isinstance(spec_from_dict(asdict(BASELINE)), BaselineSpec)
+
+    @pytest.mark.parametrize("preset", PRESETS)
+    def test_all_keys_differ(self, preset: str) -> None:
+        specs = [s for name in EXPERIMENTS for s in cells(name, preset, (0, 1))]
+        assert len({s.key for s in specs}) == len(specs)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("iterations", -5, "iterations is at least 1, not -5"),
+        ("iterations", 0, "iterations is at least 1, not 0"),
+        ("iterations", 2.5, "iterations is an int, not 2.5"),
+        ("iterations", True, "iterations is an int, not True"),
+        ("batch", 0, "batch is at least 1, not 0"),
+        ("sigma", -1.0, "sigma is at least 0, not -1.0"),
+        ("sigma", float("nan"), "sigma is at least 0, not nan"),
+        ("rate_predictor", -1e-3, "rate_predictor is at least 0"),
+        ("rate_classifier", float("inf"), "rate_classifier is at least 0, not inf"),
+        ("clip", -1.0, "clip is at least 0"),
+        ("restarts", -1, "restarts is at least 0"),
+        ("test_items", -1, "test_items is at least 0"),
+        ("test_draws", 0, "test_draws is at least 1, not 0"),
+        ("seed", -1, "seed is at least 0"),
+        ("side", "left", "unknown side 'left': choose from image, template"),
+        ("optimizer", "adagrad", "unknown optimizer 'adagrad': choose from adam, sgd"),
+        ("schedule", "step", "unknown schedule 'step': choose from constant, cosine"),
+        ("warp", "spline", "unknown warp 'spline': choose from translation, similarity"),
+        ("dropout", 0.5, "a spec has no field 'dropout': it has experiment, model"),
+        ("side", 3, "side is a str, not 3"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_refusals(field: str, value: object, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        cells("table_2", "smoke", **{field: value})
+
+
+def test_a_whole_number_is_a_float_where_one_is_due() -> None:
+    spec = cells("table_2", "smoke", clip=1)[0]
+    assert type(spec.clip) is float
+    assert spec == cells("table_2", "smoke", clip=1.0)[0]
+
+
+def test_a_baseline_has_no_learning_rate() -> None:
+    with pytest.raises(SpecError, match=r"a spec has no field 'rate_predictor': it has .*steps, samples"):
+        cells("baselines", "smoke", rate_predictor=0.5)
+    with pytest.raises(SpecError, match="steps is at least 1, not 0"):
+        cells("baselines", "smoke", steps=0)
+
+
+def test_what_differs_between_experiments_is_the_papers() -> None:
+    assert list(EXPERIMENTS) == ["table_1", "table_2", "table_3", "baselines"]
+    one, two, three, beside = EXPERIMENTS.values()
+    assert one.printed["IC-STN-4", 5.0] == paper.TABLE_1["IC-STN-4"][1] == 0.481
+    assert two.printed["IC-STN-4(b)", 3.5] == 1.703
+    assert three.printed["CNN", 3.5] == 8.287
+    assert [e.unit for e in (one, two, three, beside)] == ["px", "%", "%", "px"]
+    assert [e.by_sigma for e in (one, two, three, beside)] == [True, False, False, True]
+    assert [e.classical for e in (one, two, three, beside)] == [False, False, False, True]
+    assert beside.trials == "table_1"
+
+
+def test_a_variation_is_not_the_tables_own() -> None:
+    assert is_own(SPEC)
+    assert is_own(BASELINE)
+    assert not is_own(replace(SPEC, side="image"))
+    assert is_own(replace(SPEC, seed=3))
+
+
+def test_learning_rates() -> None:
+    """Constant, or half a cosine that ends at zero."""
+    assert learning_rate(replace(SPEC, schedule="constant"), 0.3, 19_999) == 0.3
+    assert learning_rate(SPEC, 0.3, 0) == 0.3
+    assert learning_rate(SPEC, 0.3, 10_000) == pytest.approx(0.15)
+    assert learning_rate(SPEC, 0.3, 20_000) == pytest.approx(0)
+    assert learning_rate(SPEC, 0.3, 5000) == pytest.approx(0.3 * (2 + 2**0.5) / 4)
