@@ -15,7 +15,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import alignment  # noqa: E402
 import batching  # noqa: E402
-import cost  # noqa: E402
+import costs  # noqa: E402
 import speed  # noqa: E402
 import threads  # noqa: E402
 
@@ -27,7 +27,7 @@ REPORT = json.loads((BENCHMARKS / "speed.json").read_text())
 
 def test_pages_are_made_of_the_committed_measurements() -> None:
     assert speed.PAGE.read_text() == speed.markdown(REPORT)
-    assert cost.PAGE.read_text() == cost.page(REPORT)
+    assert costs.PAGE.read_text() == costs.page(REPORT)
     bound = json.loads((BENCHMARKS / "batching.json").read_text())
     assert batching.PAGE.read_text() == batching.markdown(bound)
     turns = json.loads((BENCHMARKS / "threads.json").read_text())
@@ -49,9 +49,9 @@ def test_every_row_was_measured() -> None:
 
 
 def test_makespan_fills_the_workers() -> None:
-    assert cost.makespan([3, 1, 1, 1], 2) == 3
-    assert cost.makespan([1, 1, 1, 1], 1) == 4
-    assert cost.makespan([5.0, 1.0], 8) == 5
+    assert costs.makespan([3, 1, 1, 1], 2) == 3
+    assert costs.makespan([1, 1, 1, 1], 1) == 4
+    assert costs.makespan([5.0, 1.0], 8) == 5
 
 
 @pytest.mark.parametrize("model", ["STN(a)", "IC-STN-2(a)", "c-STN-2(a)", "CNN(b)"])

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from icstn.evidence.appearance import appearance
+from icstn.evidence.curves import ErrorCurve
 from icstn.exhibits import curves, montages, pictures
 from icstn.exhibits.theme import THEMES, draw_once, figure_pair, plotted
 from icstn.perturb import perturb
@@ -66,8 +68,8 @@ def test_grey_pictures_are_flat_arrays():
 
 
 PANEL = {
-    "c-STN-1": curves.ErrorCurve(np.array([9.0, 5.0, 4.5]), 1),
-    "IC-STN-2": curves.ErrorCurve(np.array([9.0, 3.0, 1.0]), 2, np.array([0.1, 0.2, 0.3])),
+    "c-STN-1": ErrorCurve(np.array([9.0, 5.0, 4.5]), 1),
+    "IC-STN-2": ErrorCurve(np.array([9.0, 3.0, 1.0]), 2, np.array([0.1, 0.2, 0.3])),
 }
 
 
@@ -84,11 +86,11 @@ def test_figure_7_plots_every_curve_with_its_dot(panels):
 
 def test_the_dot_lies_on_the_curve_or_is_refused():
     with pytest.raises(ValueError, match="ends at 2 warp operations, before the trained 4"):
-        curves.ErrorCurve(np.array([3.0, 2.0, 1.0]), 4)
+        ErrorCurve(np.array([3.0, 2.0, 1.0]), 4)
 
 
 def test_the_best_number_of_operations_skips_gaps():
-    assert curves.ErrorCurve(np.array([3.0, np.nan, 1.0, 2.0]), 1).best == 2
+    assert ErrorCurve(np.array([3.0, np.nan, 1.0, 2.0]), 1).best == 2
 
 
 def test_a_strip_holds_the_images_and_the_page_between_them():
@@ -118,7 +120,7 @@ def test_rows_of_different_samples_are_refused():
 
 def test_appearance_splits_the_variance():
     images, labels = torch.rand(60, 2, 5, 5), torch.arange(60) % 3
-    stats = montages.appearance(images, labels, 3)
+    stats = appearance(images, labels, 3)
     assert stats.mean[1].allclose(images[labels == 1].double().mean(0))
     assert stats.within == pytest.approx(float(stats.variance.mean()))  # equal classes
     assert stats.total == pytest.approx(float(images.double().var(0, correction=0).mean()))
@@ -127,14 +129,14 @@ def test_appearance_splits_the_variance():
 
 def test_appearance_of_aligned_images_has_no_variance():
     images, labels = torch.rand(3, 1, 5, 5).repeat(4, 1, 1, 1), torch.arange(12) % 3
-    stats = montages.appearance(images, labels, 3)
+    stats = appearance(images, labels, 3)
     assert stats.within == pytest.approx(0, abs=1e-12)
     assert stats.unexplained == pytest.approx(0, abs=1e-12)
 
 
 def test_dimming_lowers_the_variance_but_not_its_share():
     images, labels = torch.rand(60, 1, 5, 5), torch.arange(60) % 3
-    bright, dim = (montages.appearance(images * k, labels, 3) for k in (1.0, 0.5))
+    bright, dim = (appearance(images * k, labels, 3) for k in (1.0, 0.5))
     assert dim.within == pytest.approx(bright.within / 4)
     assert dim.unexplained == pytest.approx(bright.unexplained)
 
@@ -142,20 +144,20 @@ def test_dimming_lowers_the_variance_but_not_its_share():
 def test_blur_lowers_sharpness():
     images, labels = torch.rand(30, 1, 9, 9), torch.arange(30) % 2
     blurred = torch.nn.functional.avg_pool2d(images, 3, 1, 1)
-    sharp, blunt = (montages.appearance(x, labels, 2).sharpness for x in (images, blurred))
+    sharp, blunt = (appearance(x, labels, 2).sharpness for x in (images, blurred))
     assert blunt < sharp
 
 
 def test_a_class_without_images_is_named():
     with pytest.raises(ValueError, match="no image of class 2"):
-        montages.appearance(torch.rand(4, 1, 3, 3), torch.tensor([0, 1, 0, 1]), 3)
+        appearance(torch.rand(4, 1, 3, 3), torch.tensor([0, 1, 0, 1]), 3)
 
 
 @pytest.fixture(scope="module")
 def rows():
     labels = torch.arange(40) % 4
     return {
-        name: montages.appearance(torch.rand(40, 1, 7, 7) * s, labels, 4)
+        name: montages.Averages.of(appearance(torch.rand(40, 1, 7, 7) * s, labels, 4))
         for name, s in (("initial", 1.0), ("IC-STN-4", 0.5))
     }
 

@@ -5,9 +5,12 @@ import pytest
 import torch
 
 from icstn.datasets import Dataset
-from icstn.exhibits import results
+from icstn.evidence import alignment, collection, curves
+from icstn.evidence.appearance import appearances
+from icstn.exhibits import arrays
+from icstn.exhibits.montages import Averages
 from icstn.experiments import Record, build_model, cells
-from icstn.experiments.tasks import Classification
+from icstn.experiments.classification import Classification
 from icstn.sampling import Frame, sample
 from icstn.warps import homography
 
@@ -43,16 +46,16 @@ def records():
 def test_steps_are_those_of_the_model(task, records):
     for model, record in records.items():
         index = [3, 7]
-        shown = results.steps(task, record, index)
+        shown = alignment.align(task, record, index).images
         p, images = task.test_warps(30, 0)[index], task.test.images[index].float() / 255
-        expected = results.trained(record, task.frame, 1).align(images, p)
+        expected = alignment.trained(record, task.frame, 1).align(images, p)
         assert len(shown) == len(expected.warps), model
         assert shown[0].allclose(sample(images, p, warp=homography), atol=1e-5), model
         assert shown[-1].allclose(expected.image, atol=1e-3), model
 
 
 def test_rows_of_figure_8(task, records):
-    rows = results.alignments(task, records["IC-STN-4(b)"], records["STN(b)"], [0, 1, 2])
+    rows = alignment.step_by_step(task, records["IC-STN-4(b)"], records["STN(b)"], [0, 1, 2])
     assert list(rows) == [
         "initial",
         "iteration 1",
@@ -67,7 +70,7 @@ def test_rows_of_figure_8(task, records):
 def test_without_perturbation_or_surroundings_one_warp_of_an_stn_is_that_of_a_c_stn(task, records):
     # The perturbed image is the identity's: warps of size zero, so only the prediction counts.
     task = replace_sigma(task, 0.0)
-    stn, cstn = (results.steps(task, records[m], [0])[-1] for m in ("STN(b)", "c-STN-1(b)"))
+    stn, cstn = (alignment.align(task, records[m], [0]).images[-1] for m in ("STN(b)", "c-STN-1(b)"))
     assert stn.allclose(cstn, atol=1e-4), "without surroundings the two are one"
 
 
@@ -77,21 +80,18 @@ def replace_sigma(task, sigma):
 
 
 def test_appearances_cover_the_perturbation_and_each_model(task, records):
-    rows = results.appearances(task, records, range(10))
+    rows = appearances(task, records)
     assert list(rows) == ["initial", *MODELS]
-    initial = results.initial(task, records["STN(b)"], torch.arange(30))
-    assert rows["initial"].mean[4].allclose(initial[4::10].double().mean(0))
-    aligned = results.steps(task, records["IC-STN-4(b)"], list(range(30)))[-1]
+    p, images = task.test_warps(30, 0), task.test.images.float() / 255
+    initial = sample(images, p, warp=homography)
+    assert rows["initial"].mean[4].allclose(initial[4::10].double().mean(0), atol=1e-6)
+    aligned = alignment.align(task, records["IC-STN-4(b)"], range(30)).images[-1]
     assert rows["IC-STN-4(b)"].mean[4].allclose(aligned[4::10].double().mean(0), atol=1e-5)
-
-
-def test_only_the_wanted_classes(task, records):
-    rows = results.appearances(task, {"STN": records["STN(b)"]}, [2, 5])
-    assert rows["STN"].count.tolist() == [3, 3]
+    assert rows["STN(b)"].count.tolist() == [3] * 10
 
 
 def test_samples_are_the_first_of_each_class():
-    assert results.first_of_each(torch.tensor([1, 0, 1, 2, 0]), [0, 2]) == [1, 3]
+    assert alignment.first_of_each(torch.tensor([1, 0, 1, 2, 0]), [0, 2]) == [1, 3]
 
 
 def test_kept_arrays_are_computed_once_for_the_same_records(tmp_path, records):
@@ -102,27 +102,29 @@ def test_kept_arrays_are_computed_once_for_the_same_records(tmp_path, records):
         return {"a": np.arange(3)}
 
     path, runs = tmp_path / "x.npz", list(records.values())
-    first, second = (results.kept(path, runs, compute) for _ in range(2))
+    first, second = (arrays.kept(path, runs, compute) for _ in range(2))
     assert first["a"].tolist() == second["a"].tolist() == [0, 1, 2]
     assert len(calls) == 1
-    results.kept(path, [made(SPECS["STN(b)"], metrics={"test_error": 2.0})], compute)
+    arrays.kept(path, [made(SPECS["STN(b)"], metrics={"test_error": 2.0})], compute)
     assert len(calls) == 2, "arrays of other Records are stale"
 
 
 def test_kept_files_are_the_same_bytes_each_time(tmp_path, records):
     for name in ("x.npz", "y.npz"):
-        results.kept(tmp_path / name, records.values(), lambda: {"a": np.arange(3)})
+        arrays.kept(tmp_path / name, records.values(), lambda: {"a": np.arange(3)})
     assert (tmp_path / "x.npz").read_bytes() == (tmp_path / "y.npz").read_bytes()
 
 
 def test_packing_keeps_images_and_statistics(task, records):
-    rows = results.alignments(task, records["IC-STN-4(b)"], records["STN(b)"], [0])
-    back = results.from_bytes(results.to_bytes(rows))
+    rows = alignment.step_by_step(task, records["IC-STN-4(b)"], records["STN(b)"], [0])
+    back = arrays.from_bytes(arrays.to_bytes(rows))
     assert all(back[k].allclose(rows[k], atol=0.5 / 255 + 1e-6) for k in rows)
-    stats = results.appearances(task, records, range(10))
-    again = results.unpack(results.pack(stats))
-    assert again["STN(b)"].within == pytest.approx(stats["STN(b)"].within, rel=1e-3)
-    assert again["STN(b)"].sharpness == pytest.approx(stats["STN(b)"].sharpness, rel=1e-2)
+    stats = {label: Averages.of(found, [2, 5]) for label, found in appearances(task, records).items()}
+    again = arrays.unpack(arrays.pack(stats))
+    assert again["STN(b)"].mean.shape == (2, 1, 28, 28)
+    assert again["STN(b)"].variance.allclose(stats["STN(b)"].variance, atol=1e-3)
+    for name in ("within", "unexplained", "sharpness"):
+        assert getattr(again["STN(b)"], name) == getattr(stats["STN(b)"], name)
 
 
 def planar(model, seed, errors):
@@ -133,7 +135,7 @@ def planar(model, seed, errors):
 
 def test_error_curves_average_the_seeds():
     runs = [planar("IC-STN-2", 0, [9, 4, 2, 1]), planar("IC-STN-2", 1, [9, 6, 4, 3])]
-    curve = results.error_curves(runs)["σ = 7.5 px"]["IC-STN-2"]
+    curve = curves.error_curves(runs)["σ = 7.5 px"]["IC-STN-2"]
     assert curve.error.tolist() == [9, 5, 3, 2]
     assert curve.trained == 2
     assert curve.spread.tolist() == pytest.approx([0, 2**0.5, 2**0.5, 2**0.5])
@@ -142,25 +144,6 @@ def test_error_curves_average_the_seeds():
 def test_the_least_finished_seed_is_drawn():
     spec = SPECS["STN(b)"]
     runs = [made(replace(spec, seed=s), status="diverged" if s == 0 else "finished") for s in (2, 1, 0)]
-    assert results.one(runs, "STN(b)").spec.seed == 1
-    with pytest.raises(results.ExhibitError, match="no finished run of CNN"):
-        results.one(runs, "CNN(a)")
-
-
-@pytest.mark.parametrize(
-    ("seeds", "expected"), [(3, [3]), ("0", [0]), ("0,2,5-7", [0, 2, 5, 6, 7]), ([1, 2], [1, 2])]
-)
-def test_seeds(seeds, expected):
-    assert results.seed_list(seeds) == expected
-
-
-@pytest.mark.parametrize("seeds", ["", "a", "1,,2", "-1"])
-def test_no_seeds(seeds):
-    with pytest.raises(results.ExhibitError, match="seeds are numbers"):
-        results.seed_list(seeds)
-
-
-def test_the_stand_in_is_asked_for_by_name():
-    assert results.data_options("stand-in").stand_in
-    assert results.data_options("/data").folder == "/data"
-    assert not results.data_options(None).stand_in
+    assert collection.one(runs, "STN(b)").spec.seed == 1
+    with pytest.raises(collection.MissingError, match="no finished run of CNN"):
+        collection.one(runs, "CNN(a)")

@@ -9,17 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from icstn.experiments.evidence import (
-    Estimate,
-    Evidence,
-    MissingError,
-    identity,
-    mean_error,
-    read_measurements,
-)
-from icstn.experiments.ledger import origins, trace
 
-from icstn.experiments import Record, cells, claims, paper
+from icstn.evidence import claims
+from icstn.evidence.collection import Evidence, MissingError, identity
+from icstn.evidence.estimates import Estimate, mean_error
+from icstn.evidence.measurements import read_measurements
+from icstn.evidence.trace import origins, trace
+from icstn.experiments import Record, cells, paper
 from tools import ledgers
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -26,17 +26,12 @@ from pathlib import Path
 
 import yaml
 
-from icstn.experiments import Record, Records, claims
-from icstn.experiments.evidence import (
-    Evidence,
-    MissingError,
-    measure,
-    read_measurements,
-    to_measure,
-    write_measurements,
-)
-from icstn.experiments.ledger import Origin, duration, origins
-from icstn.experiments.tasks import DataOptions
+from icstn.evidence import claims
+from icstn.evidence.collection import Evidence, MissingError
+from icstn.evidence.estimates import Estimate
+from icstn.evidence.measurements import measure, read_measurements, to_measure, write_measurements
+from icstn.evidence.trace import Origin, duration, origins
+from icstn.experiments import EXPERIMENTS, DataOptions, Record, Records
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "figures" / "records"
@@ -51,11 +46,6 @@ LABELS = {
 
 MARKS = {"holds": "✓", "does not hold": "✗", "undecided": "?"}
 BADGES = {"holds": "bdg-success", "does not hold": "bdg-danger", "undecided": "bdg-secondary"}
-TABLES = {
-    "table_1": "Table 1, planar alignment",
-    "table_2": "Table 2, MNIST",
-    "table_3": "Table 3, traffic signs",
-}
 NOTE = "<!-- Written by `python -m tools.ledgers`; changes made here are lost. -->\n"
 
 
@@ -327,17 +317,16 @@ def _group(verdict: str, judged: Sequence[tuple[claims.Claim, claims.Judgement]]
     return "\n".join([*lines, *(f"- [{c.statement}](claim-{c.name}) ({c.place})" for c in chosen), ""])
 
 
-def _cell(row: tuple[str, str, float, claims.Estimate | None, str]) -> str:
+def _cell(row: tuple[str, str, float, Estimate | None, str]) -> str:
     experiment, name, printed, ours, verdict = row
-    digits = 3 if experiment == "table_1" else 2
-    shown = _escaped(ours.show(digits)) if ours else "–"
-    unit = "px" if experiment == "table_1" else "%"
-    return f"| {MARKS[verdict]} | Table {experiment[-1]}, {name} | {printed:.3f} {unit} | {shown} |"
+    about = EXPERIMENTS[experiment]
+    shown = _escaped(ours.show(about.digits)) if ours else "–"
+    return f"| {MARKS[verdict]} | Table {experiment[-1]}, {name} | {printed:.3f} {about.unit} | {shown} |"
 
 
 def _open(
     judged: Sequence[tuple[claims.Claim, claims.Judgement]],
-    cells: Sequence[tuple[str, str, float, claims.Estimate | None, str]],
+    cells: Sequence[tuple[str, str, float, Estimate | None, str]],
 ) -> list[str]:
     missing = [f"- {c.statement} {_escaped(j.missing)}." for c, j in judged if j.missing]
     unrun = [f"Table {e[-1]}, {name}" for e, name, _, ours, _ in cells if ours is None]
@@ -379,10 +368,10 @@ def provenance_page(records: Sequence[Record]) -> str:
     ]
     if not found:
         out.append("There are no published Records yet.\n")
-    for experiment, title in (TABLES | {"baselines": "Beside Table 1, classical methods"}).items():
-        rows = [o for o in found if o.experiment == experiment]
+    for about in EXPERIMENTS.values():
+        rows = [o for o in found if o.experiment == about.name]
         if rows:
-            out += [f"({experiment.replace('_', '-')}-provenance)=", f"## {title}\n", *_runs(rows)]
+            out += [f"({about.name.replace('_', '-')}-provenance)=", f"## {about.title}\n", *_runs(rows)]
     return "\n".join(out).rstrip() + "\n"
 
 

@@ -4,14 +4,17 @@
     python tools/readme.py --check    say whether they are up to date
 
 The tables are the files that the exhibits render from Records, ``figures/rendered/table_*.md``; the costs
-come from ``tests/benchmarks/cost.py`` and the Records.
+come from ``tools/costs.py`` and the Records.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
+
+from costs import measured, summary
+
+from icstn.experiments import Records
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- results: written by tools/readme.py -->", "<!-- end of results -->"
@@ -27,15 +30,8 @@ def section(rendered: Path = ROOT / "figures" / "rendered") -> str:
 
 def costs(root: Path = ROOT) -> str:
     """What each preset costs, as Markdown."""
-    benchmarks = root / "tests" / "benchmarks"
-    sys.path.insert(0, str(benchmarks))
-    import cost
-
-    from icstn.experiments.storage import load_record
-
-    folders = sorted((root / "figures" / "records").glob("*/record.json"))
-    records = [load_record(path.parent) for path in folders]
-    return cost.summary(json.loads((benchmarks / "speed.json").read_text()), records)
+    records = list(Records(root / "figures" / "records"))
+    return summary(measured(), records)
 
 
 def updated(readme: str, results: str, start: str = START, end: str = END) -> str:

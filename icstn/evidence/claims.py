@@ -18,8 +18,10 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from icstn.evidence import computations
-from icstn.evidence.collection import Estimate, Evidence, MissingError
+from icstn.evidence.collection import Evidence, MissingError
+from icstn.evidence.estimates import Estimate
 from icstn.experiments import paper
+from icstn.experiments.experiment import EXPERIMENTS
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 
@@ -683,7 +685,7 @@ def side_of_composition(evidence: Evidence) -> Outcome:
         except MissingError:
             continue
         other = evidence.error("table_2", model, preset, side="image")
-        if evidence.runs("table_2", model, preset)[0].spec.side == "image":
+        if getattr(evidence.runs("table_2", model, preset)[0].spec, "side", "") == "image":
             continue
         d = other - usual
         found.append(Finding(f"{model}, image side − template side: {d.show()} points", above(d)))
@@ -700,21 +702,22 @@ def against_paper(evidence: Evidence) -> list[tuple[str, str, float, Estimate | 
         rows of experiment, cell, the paper's number, ours (None where there is no Record) and the verdict.
     """
     rows: list[tuple[str, str, float, Estimate | None, Verdict]] = []
-    for experiment, model, sigma, printed in _printed():
-        name = model if sigma is None else f"{model} σ = {sigma:g}"
-        try:
-            ours = evidence.error(experiment, model, _best(evidence, experiment, model, sigma), sigma)
-        except MissingError:
-            rows.append((experiment, name, printed, None, "undecided"))
-            continue
-        verdict: Verdict = (
-            "holds" if ours.value <= printed else "does not hold" if ours.low > printed else "undecided"
-        )
-        rows.append((experiment, name, printed, ours, verdict))
+    for about in EXPERIMENTS.values():
+        for (model, sigma), printed in about.printed.items():
+            name = f"{model} σ = {sigma:g}" if about.by_sigma else model
+            try:
+                ours = evidence.error(about.name, model, _best(evidence, about.name, model, sigma), sigma)
+            except MissingError:
+                rows.append((about.name, name, printed, None, "undecided"))
+                continue
+            verdict: Verdict = (
+                "holds" if ours.value <= printed else "does not hold" if ours.low > printed else "undecided"
+            )
+            rows.append((about.name, name, printed, ours, verdict))
     return rows
 
 
-def _best(evidence: Evidence, experiment: str, model: str, sigma: float | None) -> str:
+def _best(evidence: Evidence, experiment: str, model: str, sigma: float) -> str:
     for preset in evidence.presets:
         try:
             evidence.runs(experiment, model, preset, sigma)
@@ -722,14 +725,3 @@ def _best(evidence: Evidence, experiment: str, model: str, sigma: float | None) 
             continue
         return preset
     raise MissingError(model)
-
-
-def _printed() -> list[tuple[str, str, float | None, float]]:
-    planar = [
-        ("table_1", model, sigma, value)
-        for model, row in paper.TABLE_1.items()
-        for sigma, value in zip(paper.SIGMAS, row, strict=True)
-    ]
-    digits = [("table_2", model, None, row.error) for model, row in paper.TABLE_2.items()]
-    signs = [("table_3", model, None, row.error) for model, row in paper.TABLE_3.items()]
-    return [*planar, *digits, *signs]

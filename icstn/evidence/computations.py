@@ -21,7 +21,7 @@ from icstn.warps import affine, corner_error
 ITERATIONS = 15
 
 
-class Scene(NamedTuple):
+class Trials(NamedTuple):
     """Photograph ``(1, 1, H, W)``, frame, template ``(1, 1, 50, 50)`` and perturbations ``(n, 6)``."""
 
     image: Tensor
@@ -31,16 +31,12 @@ class Scene(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def scene(sigma: float = 2.5, n: int = 100) -> Scene:
+def planar_trials(sigma: float = 2.5, n: int = 100) -> Trials:
     """The planar experiment in float64, σ in pixels."""
-    image, frame, _ = _scene()
+    scene = datasets.planar_scene("chelsea", gray=True)
+    image, frame = scene.image.double(), scene.frame
     p = perturb(n, sigma, frame, "affine", generator=torch.Generator().manual_seed(0)).double()
-    return Scene(image, frame, sample(image, affine.identity(1).double(), frame, affine), p)
-
-
-def _scene() -> tuple[Tensor, Frame, str]:
-    s = datasets.planar_scene("chelsea", gray=True)
-    return s.image.double(), s.frame, s.name
+    return Trials(image, frame, sample(image, affine.identity(1).double(), frame, affine), p)
 
 
 @lru_cache(maxsize=1)
@@ -51,7 +47,7 @@ def lk_against_ic(sigma: float = 2.5) -> dict[str, float]:
         ``n``; shares aligned to within half a pixel, ``lk`` and ``ic``; ``both``; and the median and the
         95th percentile of the distance between the two answers in pixels, where both are aligned.
     """
-    s = scene(sigma)
+    s = planar_trials(sigma)
     found = {name: _aligned(s, name) for name in ("FA", "IC")}
     ok = {name: corner_error(affine, p) / s.frame.pixel < 0.5 for name, p in found.items()}
     both = ok["FA"] & ok["IC"]
@@ -66,7 +62,7 @@ def lk_against_ic(sigma: float = 2.5) -> dict[str, float]:
     }
 
 
-def _aligned(s: Scene, algorithm: str) -> Tensor:
+def _aligned(s: Trials, algorithm: str) -> Tensor:
     aligner = Aligner(
         s.template, affine, frame=s.frame, algorithm=algorithm, levels=1, iterations=2 * ITERATIONS, blur=1
     )
@@ -81,7 +77,7 @@ def constant_regressor() -> dict[str, float]:
         ``replay``: largest difference in a warp parameter between the library's IC-LK and a loop that uses
         one (R, b) throughout; ``lk``: mean relative change ‖R_i − R_0‖ / ‖R_0‖ of Lucas-Kanade's regressor.
     """
-    s = scene()
+    s = planar_trials()
     inside = s.p[:10]
     one = ic_lk(s.template, affine)
     looped = descend([one] * ITERATIONS, s.image, inside, s.frame, affine, trajectory=True).trajectory
@@ -98,7 +94,7 @@ def constant_regressor() -> dict[str, float]:
     }
 
 
-def _trajectory(s: Scene, p: Tensor, algorithm: str) -> Tensor:
+def _trajectory(s: Trials, p: Tensor, algorithm: str) -> Tensor:
     aligner = Aligner(
         s.template, affine, frame=s.frame, algorithm=algorithm, levels=1, iterations=ITERATIONS, blur=1, tol=0
     )
@@ -107,7 +103,7 @@ def _trajectory(s: Scene, p: Tensor, algorithm: str) -> Tensor:
     return path
 
 
-def _lucas_kanade_regressor(s: Scene, p: Tensor) -> Tensor:
+def _lucas_kanade_regressor(s: Trials, p: Tensor) -> Tensor:
     """R of eq. (2) at p: the pseudo-inverse of ∂I(p)/∂p, by central differences of half a pixel."""
     h = 0.5 * s.frame.pixel
     ahead, behind = (sample(s.image, p + sign * h * torch.eye(6), s.frame, affine) for sign in (1, -1))
@@ -123,7 +119,7 @@ def linear_c_stn() -> dict[str, float]:
         and composed on the template's side; ``aligned`` and ``other_side``: shares of the trials within half
         a pixel on that side, and on that of eq. (10) with the sign of Δp turned round.
     """
-    s = scene()
+    s = planar_trials()
     start = s.p[:40]
     regressor = ic_lk(s.template, affine)
     module = ICSTN(_predictor(regressor), ITERATIONS, affine, s.frame, "template", invert=True)
@@ -157,7 +153,7 @@ def _predictor(regressor: LinearRegressor, sign: float = 1.0) -> nn.Sequential:
 @lru_cache(maxsize=1)
 def stn_with_a_linear_layer() -> dict[str, float]:
     """Eq. (8) with one linear layer against eq. (6): largest difference between p and R · I + b."""
-    s = scene()
+    s = planar_trials()
     predictor = _predictor(ic_lk(s.template, affine))
     with torch.no_grad():
         crops = sample(s.image, s.p[:50], s.frame, affine)
@@ -174,7 +170,7 @@ def boundary_effect(zoom: float = 1.1, times: int = 4) -> dict[str, list[float]]
         ``stn`` and ``c_stn``, after 1, 2, … operations: the image that an STN resamples is the crop before,
         a c-STN's is the photograph.
     """
-    s = scene()
+    s = planar_trials()
     step = affine.identity(1).double()
     step[:, [0, 4]] = zoom - 1
     whole, p = Frame.full(s.frame.height, s.frame.width), affine.identity(1).double()
@@ -222,7 +218,7 @@ def gradient_by_depth(
     Returns:
         ``depth``, and for each the norms ``c_stn`` and ``stn``, averaged over trials.
     """
-    s = scene()
+    s = planar_trials()
     out: dict[str, list[float]] = {"depth": [float(n) for n in depths], "c_stn": [], "stn": []}
     for n in depths:
         for kind in ("c_stn", "stn"):
@@ -231,7 +227,7 @@ def gradient_by_depth(
     return out
 
 
-def _first_gradient(s: Scene, kind: str, n: int, size: float, trial: int) -> float:
+def _first_gradient(s: Trials, kind: str, n: int, size: float, trial: int) -> float:
     generator = torch.Generator().manual_seed(1000 * n + trial)
     steps = size * torch.randn(n, 6, generator=generator, dtype=torch.float64) / n**0.5
     predictors = [_Constant(dp) for dp in steps]

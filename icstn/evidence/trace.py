@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from dataclasses import asdict
+from typing import NamedTuple
 
-from icstn.experiments import paper
 from icstn.experiments.experiment import EXPERIMENTS
 from icstn.experiments.recipes import cells
 from icstn.experiments.records import Record
-from icstn.experiments.spec import Spec
-
-#: Experiments that have a cell for each σ.
-PLANAR = ("table_1", "baselines")
 
 
 class Origin(NamedTuple):
@@ -40,8 +36,8 @@ class Origin(NamedTuple):
         spec = self.record.spec
         usual = next(s for s in cells(self.experiment, spec.preset, (spec.seed,), [self.model])
                      if s.sigma == spec.sigma or self.sigma is None)  # fmt: skip
-        changed = {name: getattr(spec, name) for name in Spec.__dataclass_fields__
-                   if getattr(spec, name) != getattr(usual, name)}  # fmt: skip
+        usual_fields = asdict(usual)
+        changed = {name: value for name, value in asdict(spec).items() if value != usual_fields[name]}
         return ", ".join(f"{name}={value}" for name, value in changed.items())
 
 
@@ -49,9 +45,9 @@ def origins(records: Iterable[Record]) -> list[Origin]:
     """The runs behind the tables (and their variations), in the tables' order; no stand-in data."""
     found = []
     for r in records:
-        if r.stand_in or r.spec.model not in _models(r.spec.experiment):
+        if r.stand_in or r.spec.model not in r.spec.about.rows:
             continue
-        sigma = r.spec.sigma if r.spec.experiment in PLANAR else None
+        sigma = r.spec.sigma if r.spec.about.by_sigma else None
         found.append(Origin(r.spec.experiment, r.spec.model, sigma, r))
     return sorted(found, key=_order)
 
@@ -80,7 +76,7 @@ def trace(query: str, records: Iterable[Record]) -> str:
 def describe(origin: Origin) -> str:
     """One run in a few lines."""
     r, facts = origin.record, origin.record.provenance
-    unit = "px" if origin.experiment in PLANAR else "%"
+    unit = r.spec.about.unit
     low, high = r.metrics.get("interval", (float("nan"),) * 2)
     result = f"{r.test_error:.3f} {unit} [{low:.3f}, {high:.3f}]" if r.status == "finished" else r.status
     printed = (
@@ -103,11 +99,8 @@ def describe(origin: Origin) -> str:
 
 def printed_value(origin: Origin) -> float | None:
     """The paper's number of the cell; None for a baseline."""
-    if origin.experiment == "baselines":
-        return None
-    if origin.experiment == "table_1":
-        return paper.TABLE_1[origin.model][paper.SIGMAS.index(origin.sigma or 0.0)]
-    return float(_models(origin.experiment)[origin.model].error)
+    spec = origin.record.spec
+    return spec.about.printed.get((spec.model, spec.sigma))
 
 
 def duration(seconds: float) -> str:
@@ -123,20 +116,10 @@ def _data(facts: dict) -> str:
     return f"{facts.get('name', 'unknown')} ({prints})" + (f"; {notes}" if notes else "")
 
 
-def _models(experiment: str) -> dict[str, Any]:
-    tables: dict[str, dict[str, Any]] = {
-        "table_1": paper.TABLE_1,
-        "table_2": paper.TABLE_2,
-        "table_3": paper.TABLE_3,
-        "baselines": BASELINES,
-    }
-    return tables[experiment]
-
-
 def _order(o: Origin) -> tuple:
-    rows = list(_models(o.experiment))
+    rows = list(EXPERIMENTS[o.experiment].rows)
     spec = o.record.spec
-    place = (EXPERIMENTS.index(o.experiment), rows.index(o.model), o.sigma or 0.0)
+    place = (list(EXPERIMENTS).index(o.experiment), rows.index(o.model), o.sigma or 0.0)
     return (*place, o.variation, spec.preset, spec.seed)
 
 

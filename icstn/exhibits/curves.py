@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,32 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from icstn.evidence.curves import ErrorCurve
 from icstn.exhibits.theme import Theme, tag
-
-
-@dataclass(frozen=True)
-class ErrorCurve:
-    """Test error of one model after 0, 1, 2, … warp operations.
-
-    Args:
-        error: mean error for each number of operations, ``(operations + 1,)``; NaN leaves a gap.
-        trained: how many operations the model was trained with.
-        spread: standard deviation over seeds, of the same shape, if there are several.
-    """
-
-    error: np.ndarray
-    trained: int
-    spread: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.trained < len(self.error):
-            most = len(self.error) - 1
-            raise ValueError(f"the curve ends at {most} warp operations, before the trained {self.trained}")
-
-    @property
-    def best(self) -> int:
-        """The number of operations with the least error."""
-        return int(np.nanargmin(self.error))
 
 
 def figure_7(

@@ -8,22 +8,17 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from icstn.evidence.appearance import Appearance
 from icstn.exhibits.theme import Theme, tag
 
-
-def displayable(images: Float[Tensor, "n channels h w"]) -> Float[Tensor, "n channels h w"]:
-    """Images with any range, each stretched to [0, 1] by its own minimum and maximum.
-
-    For images that were standardised one by one; images already in [0, 1] need none of this.
-    """
-    low = images.amin((1, 2, 3), keepdim=True)
-    return (images - low) / (images.amax((1, 2, 3), keepdim=True) - low).clamp_min(1e-8)
+#: What a figure of the stand-in says on its face.
+STAND_IN = "rendered stand-in, not GTSRB"
 
 
 def strip(images: Float[Tensor, "n channels h w"], background: str, gap: int = 2) -> np.ndarray:
@@ -84,78 +79,29 @@ def alignment_rows(
 
 
 @dataclass(frozen=True)
-class Appearance:
-    """Mean and variance of a set of aligned images, class by class.
+class Averages:
+    """Average images of the classes that are drawn, and numbers over all classes.
 
     Attributes:
-        mean: ``(classes, channels, h, w)``.
-        variance: ``(classes, channels, h, w)``, biased (divided by the number of images).
-        count: images of each class, ``(classes,)``.
+        mean, variance: ``(classes, channels, h, w)``.
+        within, unexplained, sharpness: see :class:`icstn.evidence.appearance.Appearance`.
     """
 
     mean: Tensor
     variance: Tensor
-    count: Tensor
+    within: float
+    unexplained: float
+    sharpness: float
 
-    @property
-    def within(self) -> float:
-        """Variance of a pixel within its class, averaged over pixels, channels and images."""
-        weight = (self.count / self.count.sum()).view(-1, 1, 1, 1)
-        return float((weight * self.variance).sum(0).mean())
-
-    @property
-    def total(self) -> float:
-        """Variance of a pixel over all images, averaged over pixels and channels."""
-        weight = (self.count / self.count.sum()).view(-1, 1, 1, 1)
-        center = (weight * self.mean).sum(0)
-        return self.within + float((weight * (self.mean - center).square()).sum(0).mean())
-
-    @property
-    def unexplained(self) -> float:
-        """Share of the total variance that the class does not explain, 0 to 1.
-
-        A transformer that only dims or shrinks its images lowers :attr:`within`, but not this share.
-        """
-        return self.within / self.total
-
-    @property
-    def sharpness(self) -> float:
-        """RMS difference between neighbouring pixels of the class means, averaged over classes.
-
-        Taken over the central half of the images, which a black border does not reach.
-        """
-        h, w = self.mean.shape[-2:]
-        center = self.mean[..., h // 4 : h - h // 4, w // 4 : w - w // 4]
-        dx = center.diff(dim=-1).square().mean((1, 2, 3))
-        dy = center.diff(dim=-2).square().mean((1, 2, 3))
-        return float((dx + dy).sqrt().mean())
+    @classmethod
+    def of(cls, found: Appearance, classes: Sequence[int] | None = None) -> Averages:
+        """Those of an appearance, of which only some classes (by their place) are drawn."""
+        drawn = slice(None) if classes is None else torch.tensor(list(classes))
+        numbers = (found.within, found.unexplained, found.sharpness)
+        return cls(found.mean[drawn], found.variance[drawn], *numbers)
 
 
-def appearance(
-    images: Float[Tensor, "n channels h w"], labels: Int[Tensor, " n"], classes: int | Sequence[int] = 10
-) -> Appearance:
-    """Mean and variance of the images of each class.
-
-    Args:
-        images: aligned images.
-        labels: class of each image.
-        classes: how many classes there are, or which ones to keep.
-
-    Raises:
-        ValueError: a class has no image.
-    """
-    kept = list(range(classes)) if isinstance(classes, int) else list(classes)
-    groups = [images[labels == c].double() for c in kept]
-    if empty := [c for c, group in zip(kept, groups, strict=True) if not len(group)]:
-        raise ValueError(f"there is no image of class {', '.join(map(str, empty))} to average")
-    return Appearance(
-        mean=torch.stack([g.mean(0) for g in groups]),
-        variance=torch.stack([g.var(0, correction=0) for g in groups]),
-        count=torch.tensor([len(g) for g in groups], dtype=torch.float64),
-    )
-
-
-def figure_9(theme: Theme, rows: Mapping[str, Appearance], *, tile: int | float = 0.28) -> Figure:
+def figure_9(theme: Theme, rows: Mapping[str, Averages], *, tile: int | float = 0.28) -> Figure:
     """Figure 9: mean (left) and variance (right) of each class, one row a model; gray images in [0, 1].
 
     All means share one scale, and so do all variances; the numbers beside a row are the variance within
@@ -191,7 +137,7 @@ def figure_9(theme: Theme, rows: Mapping[str, Appearance], *, tile: int | float 
 
 def figure_11(
     theme: Theme,
-    rows: Mapping[str, Appearance],
+    rows: Mapping[str, Averages],
     *,
     titles: Sequence[str] = (),
     tile: int | float = 0.7,
@@ -199,7 +145,8 @@ def figure_11(
 ) -> Figure:
     """Figure 11: mean aligned appearance, one column a class, one row a model.
 
-    The number beside a row is the sharpness of its means (:attr:`Appearance.sharpness`).
+    The number beside a row is the sharpness of the means of *all* classes, drawn or not
+    (:attr:`icstn.evidence.appearance.Appearance.sharpness`).
     """
     means = {label: stats.mean.float() for label, stats in rows.items()}
     fig = alignment_rows(theme, means, titles=titles, tile=tile, remark=remark)

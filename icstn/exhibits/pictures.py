@@ -113,7 +113,7 @@ def figure_2(theme: Theme, effect: BoundaryEffect) -> Figure:
 
 
 @dataclass(frozen=True)
-class Planar:
+class PlanarPicture:
     """What Figure 6 shows.
 
     Attributes:
@@ -140,7 +140,7 @@ def planar(
     warp: Warp | str = affine,
     boxes: int = 6,
     photo: tuple[Tensor, Frame] | None = None,
-) -> Planar:
+) -> PlanarPicture:
     """Arrays of Figure 6.
 
     Args:
@@ -154,7 +154,7 @@ def planar(
     """
     warp = family(warp)
     drawn, place = photo or (image, frame)
-    return Planar(
+    return PlanarPicture(
         image=pixels(drawn[0]),
         truth=outline(torch.zeros_like(p[0]), place, warp),
         boxes=np.stack([outline(q, place, warp) for q in p[:boxes]]),
@@ -163,7 +163,7 @@ def planar(
     )
 
 
-def figure_6(theme: Theme, shown: Planar, *, columns: int = 6) -> Figure:
+def figure_6(theme: Theme, shown: PlanarPicture, *, columns: int = 6) -> Figure:
     """Figure 6: (a) photograph with the ground-truth box (red) and perturbed boxes (yellow), (b) samples."""
     fig = plt.figure(figsize=(7.7, 2.9))
     left, right = fig.subfigures(1, 2, width_ratios=(1.05, 1), squeeze=False)[0]

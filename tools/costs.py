@@ -1,6 +1,6 @@
-"""What every preset costs, worked out from the measured steps of speed.json, and what our own runs took.
+"""What every preset costs, worked out from the measured steps of tests/benchmarks/speed.py.
 
-python tests/benchmarks/cost.py      # writes book/assets/cost.md, which the page on clusters shows
+    python tools/costs.py      write book/assets/cost.md, which the page on clusters shows
 
 The README shows :func:`summary`; ``python tools/readme.py`` puts it there.
 """
@@ -12,17 +12,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from icstn.experiments import Record, Spec, cells
+from icstn.experiments import EXPERIMENTS, Record, Spec, cells
 
-HERE = Path(__file__).parent
-PAGE = HERE.parent.parent / "book" / "assets" / "cost.md"
-TABLES = ("table_1", "table_2", "table_3")
+ROOT = Path(__file__).resolve().parent.parent
+STEPS = ROOT / "tests" / "benchmarks" / "speed.json"
+PAGE = ROOT / "book" / "assets" / "cost.md"
+TABLES = tuple(name for name, about in EXPERIMENTS.items() if not about.classical)
 PRESETS = ("quick", "full", "paper")
 
 
 def hours(spec: Spec, report: dict[str, Any]) -> float:
     """Core-hours of a run's training: its steps times the processor time of one."""
-    if spec.experiment == "table_1":
+    if spec.about.kind == "planar":
         step = report["planar"][spec.model]
     else:
         step = report["rows"][spec.experiment][spec.model]["ours"]
@@ -38,6 +39,7 @@ def makespan(costs: list[float], workers: int) -> float:
 
 
 def row(preset: str, table: str, report: dict[str, Any]) -> str:
+    """A line of :func:`page`."""
     specs = [s for t in TABLES if table in (t, "all") for s in cells(t, preset)]
     costs = [hours(spec, report) for spec in specs]
     name = "**all**" if table == "all" else table.replace("_", " ").capitalize()
@@ -54,6 +56,7 @@ def shown(value: float) -> str:
 
 
 def page(report: dict[str, Any]) -> str:
+    """Preset × table → core-hours and time on some numbers of cores."""
     lines = [
         "| preset | | runs | core-hours | longest run | on 1 core | on 8 | on 64 |",
         "|:--|:--|--:|--:|--:|--:|--:|--:|",
@@ -82,11 +85,16 @@ def summary(report: dict[str, Any], records: Iterable[Record]) -> str:
     return "\n".join(lines) + f"\n\n{note}\n"
 
 
+def measured() -> dict[str, Any]:
+    """The measured steps."""
+    return dict(json.loads(STEPS.read_text(encoding="utf-8")))
+
+
 def clock(hours: float) -> str:
     """Minutes below two hours, else hours."""
     return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:.1f} h" if hours < 10 else f"{hours:.0f} h"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(json.loads((HERE / "speed.json").read_text())))
+    PAGE.write_text(page(measured()), encoding="utf-8")
     print(PAGE.read_text())
