@@ -1,30 +1,40 @@
-"""Run exhibits: train what they need, execute their notebooks with parameters, collect what they render."""
+"""Reproducing exhibits: the list of them, the Records that they show, and their notebooks, executed."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
-import logging
+import multiprocessing
+import os
 import re
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import nbformat
+from icstn.experiments.execution import STAND_IN, DataOptions, Execution, cores, pick_device
+from icstn.experiments.experiment import EXPERIMENTS
+from icstn.experiments.recipes import cells
+from icstn.experiments.records import Record, Records, open_records
+from icstn.experiments.running import ensure
+from icstn.experiments.spec import RunSpec
+from icstn.files import checkout
 
-from icstn.exhibits.results import ExhibitError
-from icstn.experiments import Records, RunSpec, cells
+
+class ReproductionError(ValueError):
+    """An exhibit that does not exist, a parameter that it does not have, or a notebook that failed."""
 
 
 @dataclass(frozen=True)
 class Exhibit:
     """One table or figure.
 
-    Args:
+    Attributes:
         title: what it shows.
-        experiment: the table whose runs it needs, or empty.
+        experiment: the experiment whose runs it needs, or empty.
         models: only these rows; empty for all.
         beside: a further experiment whose runs it shows, or empty.
         tables: names of the tables that its notebook renders.
@@ -43,6 +53,11 @@ class Exhibit:
         seeds = list(seeds)
         own = cells(self.experiment, preset, seeds, self.models or None)
         return own + (cells(self.beside, preset, seeds) if self.beside else [])
+
+    @property
+    def signs(self) -> bool:
+        """Whether it shows runs on traffic signs, which not everybody can have."""
+        return bool(self.experiment) and EXPERIMENTS[self.experiment].data == "gtsrb"
 
 
 EXHIBITS: dict[str, Exhibit] = {
@@ -72,19 +87,184 @@ EXHIBITS: dict[str, Exhibit] = {
 }
 
 
-def choose(names: Iterable[str]) -> list[str]:
+@dataclass(frozen=True)
+class Request:
+    """What is to be reproduced. Its paths are absolute, whatever was given.
+
+    Attributes:
+        exhibits: names as in :data:`EXHIBITS`, see :func:`choose`.
+        preset, seeds: which runs; seeds as in :func:`seed_list`.
+        records: folder of the Records, or the user's own.
+        output: folder of the results.
+        parameters: further parameters of all notebooks.
+    """
+
+    exhibits: tuple[str, ...]
+    preset: str = "quick"
+    seeds: str = "0"
+    records: Path | None = None
+    output: Path = Path("_build/reproduce")
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("records", "output"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, path.expanduser().resolve())
+
+    @property
+    def store(self) -> Records:
+        """Where Records are looked for and written, by an absolute path."""
+        return Records(Records(self.records).folder.resolve())
+
+    @property
+    def rendered(self) -> Path:
+        """Where the notebooks write their tables and figures."""
+        return self.output / "rendered"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One exhibit, ready to be made.
+
+    Attributes:
+        name: of the exhibit.
+        specs: the runs that it needs.
+        data: where they find their data.
+        notebook: its source.
+        parameters: of its notebook.
+    """
+
+    name: str
+    specs: tuple[RunSpec, ...]
+    data: DataOptions
+    notebook: Path
+    parameters: Mapping[str, Any]
+
+
+def choose(names: Iterable[str]) -> tuple[str, ...]:
     """Exhibit names as the user wrote them (``table_2``, ``table2`` or ``figure-7``); none is all.
 
     Raises:
-        ExhibitError: no exhibit has that name; the message lists those that exist.
+        ReproductionError: no exhibit has that name; the message lists those that exist.
     """
     wanted = list(names)
     by_letters = {name.replace("_", ""): name for name in EXHIBITS}
     keys = [name.lower().replace("_", "").replace("-", "") for name in wanted]
     for name, key in zip(wanted, keys, strict=True):
         if key not in by_letters:
-            raise ExhibitError(f"unknown exhibit {name!r}: choose from {', '.join(EXHIBITS)}")
-    return [by_letters[k] for k in keys] or list(EXHIBITS)
+            raise ReproductionError(f"unknown exhibit {name!r}: choose from {', '.join(EXHIBITS)}")
+    return tuple(dict.fromkeys(by_letters[k] for k in keys)) or tuple(EXHIBITS)
+
+
+def obtain(
+    experiment: str,
+    models: Sequence[str] | None = None,
+    *,
+    preset: str = "quick",
+    seeds: int | str | Sequence[int] = 0,
+    device: str = "auto",
+    data: str | None = None,
+    records: str | None = None,
+) -> list[Record]:
+    """The Records that an exhibit shows; what is missing is trained first, with a progress bar.
+
+    Args:
+        experiment: ``table_1``, ``table_2``, ``table_3`` or ``baselines``.
+        models: only these rows.
+        preset, device, data, records: the notebook's parameters.
+        seeds: see :func:`seed_list`.
+
+    Raises:
+        ValueError, DataError, StorageError: a parameter is no good; the message says which.
+    """
+    specs = cells(experiment, preset, seed_list(seeds), models)
+    execution = Execution(device=device, data=DataOptions.parse(data))
+    return ensure(specs, open_records(records), execution)
+
+
+def seed_list(seeds: int | str | Sequence[int]) -> list[int]:
+    """Seeds as a list, from a number, a list or a text.
+
+    Raises:
+        ReproductionError: the text names no seeds.
+
+    Example:
+        >>> seed_list("0,2,5-7")
+        [0, 2, 5, 6, 7]
+    """
+    if isinstance(seeds, int):
+        return [seeds]
+    if not isinstance(seeds, str):
+        return [int(seed) for seed in seeds]
+    try:
+        ranges = [[int(end) for end in part.split("-")] for part in seeds.split(",")]
+    except ValueError:
+        ranges = []
+    found = [seed for ends in ranges for seed in range(ends[0], ends[-1] + 1)]
+    if not found or any(len(ends) > 2 for ends in ranges):
+        raise ReproductionError(f"seeds are numbers such as 0, 0,1,2 or 0-4; got {seeds!r}")
+    return found
+
+
+def plan(request: Request, execution: Execution) -> list[Job]:
+    """What there is to do, all of it checked before anything starts.
+
+    Raises:
+        ReproductionError, SpecError, DataError: something that was asked for does not exist.
+    """
+    pick_device(execution.device)
+    seeds = seed_list(request.seeds)
+    specs = {name: EXHIBITS[name].specs(request.preset, seeds) for name in request.exhibits}
+    figures, data = _figures(), _absolute(execution.data)
+    signs = _signs(request.exhibits, data)
+    jobs = []
+    for name in request.exhibits:
+        own = signs if EXHIBITS[name].signs else replace(data, stand_in=False)
+        notebook = figures / f"{name}.ipynb"
+        parameters = _parameters(notebook, request, execution.device, own)
+        jobs.append(Job(name, tuple(specs[name]), own, notebook, parameters))
+    return jobs
+
+
+def train(jobs: Sequence[Job], records: Records, execution: Execution) -> None:
+    """Train what is missing, all exhibits that share their data at once.
+
+    Raises:
+        DataError, StorageError, RunsFailedError: see :func:`icstn.experiments.ensure`.
+    """
+    for data in dict.fromkeys(job.data for job in jobs):
+        wanted = dict.fromkeys(spec for job in jobs if job.data == data for spec in job.specs)
+        ensure(list(wanted), records, replace(execution, data=data))
+
+
+def execute(jobs: Sequence[Job], target: Path, records: Records, workers: int = 0) -> dict[str, Path]:
+    """Execute the notebooks, each in a process of its own, a few at a time; unchanged ones are kept.
+
+    Args:
+        jobs: what to execute.
+        target: folder of the executed notebooks.
+        records: their content decides whether an executed notebook is still valid.
+        workers: notebooks at a time; 0 is one a CPU core.
+
+    Returns:
+        the executed notebooks, by exhibit.
+
+    Raises:
+        ReproductionError: a notebook failed; the message holds its own error.
+    """
+    _import_papermill()
+    target = target.resolve()
+    target.mkdir(parents=True, exist_ok=True)
+    paths = [target / f"{job.name}.ipynb" for job in jobs]
+    keys = [_key(job, records) for job in jobs]
+    stale = [i for i, path in enumerate(paths) if _kept_key(path) != keys[i]]
+    if stale:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers or cores(), len(stale)), context) as pool:
+            tasks = [pool.submit(_execute, jobs[i], paths[i], keys[i]) for i in stale]
+            for task in tasks:
+                task.result()
+    return {job.name: path for job, path in zip(jobs, paths, strict=True)}
 
 
 def tables(names: Iterable[str], rendered: Path) -> str:
@@ -98,105 +278,61 @@ def tables(names: Iterable[str], rendered: Path) -> str:
     return "\n".join(re.sub(r"\A\*\*(.*)\*\*$", r"## \1", text, flags=re.MULTILINE) for text in texts)
 
 
-def figures_folder() -> Path:
-    """The checkout's ``figures`` folder, from the working directory or beside the package.
-
-    Raises:
-        ExhibitError: there is none; the notebooks are not part of the installed package.
-    """
-    here = Path.cwd()
-    for root in (here, *here.parents, Path(__file__).parents[2]):
-        if (root / "figures" / "table_2.ipynb").is_file():
-            return root / "figures"
-    raise ExhibitError("the exhibits' notebooks are in the project's checkout: run this inside it")
+def _figures() -> Path:
+    root = checkout()
+    if root is None:
+        raise ReproductionError(
+            "the exhibits' notebooks are not in the installed package: run this in the project's checkout"
+        )
+    return root / "figures"
 
 
-def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
-    """Refuse parameters that the notebook does not have, or whose type is not its default's.
+def _absolute(data: DataOptions) -> DataOptions:
+    return (
+        data if data.folder is None else replace(data, folder=str(Path(data.folder).expanduser().resolve()))
+    )
 
-    Raises:
-        ExhibitError: names the parameter, what was given and what is expected.
-    """
-    import papermill
 
-    known = papermill.inspect_notebook(str(notebook))
+def _signs(names: Iterable[str], data: DataOptions) -> DataOptions:
+    """Where exhibits of traffic signs find them: they fall back to the stand-in, in so many words."""
+    from icstn.datasets import DataError, gtsrb
+
+    if data.stand_in or not any(EXHIBITS[n].signs for n in names):
+        return data
+    try:
+        gtsrb("test", data.folder)
+    except DataError as error:
+        note = "GTSRB can't be had, so a rendered stand-in takes its place and fills no table."
+        print(f"{note}\n{error}\n", file=sys.stderr)
+        return DataOptions.parse(STAND_IN)
+    return data
+
+
+def _parameters(notebook: Path, request: Request, device: str, data: DataOptions) -> dict[str, Any]:
+    """The common parameters that the notebook has (a diagram needs no data), and the user's own."""
+    known = _import_papermill().inspect_notebook(str(notebook))
+    given = {
+        "preset": request.preset,
+        "seeds": request.seeds,
+        "device": device,
+        "records": str(request.store.folder),
+        "output": str(request.rendered),
+        "data": STAND_IN if data.stand_in else data.folder,
+    }
+    parameters = {name: value for name, value in given.items() if name in known} | dict(request.parameters)
+    _check(notebook.stem, parameters, known)
+    return parameters
+
+
+def _check(exhibit: str, parameters: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse parameters that the notebook does not have, or whose type is not its default's."""
     for name, value in parameters.items():
         if name not in known:
-            raise ExhibitError(f"{notebook.stem} has no parameter {name!r}: it has {', '.join(known)}")
-        default = _literal(known[name]["default"])
+            raise ReproductionError(f"{exhibit} has no parameter {name!r}: it has {', '.join(known)}")
+        default = ast.literal_eval(known[name]["default"])
         if default is not None and value is not None and not _same_type(value, default):
-            raise ExhibitError(
-                f"{notebook.stem}: {name} is a {type(default).__name__} such as {default!r}, not {value!r}"
-            )
-
-
-def execute(
-    names: Iterable[str], parameters: Mapping[str, Any], target: Path, records: Records, workers: int = 2
-) -> dict[str, Path]:
-    """Execute the notebooks of some exhibits, a few at a time; unchanged ones are kept.
-
-    Args:
-        names: exhibits, see :func:`choose`.
-        parameters: papermill parameters by exhibit name, see :func:`check_parameters`.
-        target: folder of the executed notebooks.
-        records: its content decides whether an executed notebook is still valid.
-        workers: notebooks at a time.
-
-    Returns:
-        the executed notebooks, by exhibit.
-
-    Raises:
-        ExhibitError: a notebook failed; the message holds its own error.
-    """
-    names, target = list(names), target.resolve()  # papermill changes the working directory
-    target.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        paths = pool.map(lambda n: _execute(n, parameters[n], target / f"{n}.ipynb", records), names)
-        return dict(zip(names, paths, strict=True))
-
-
-def _execute(name: str, parameters: Mapping[str, Any], path: Path, records: Records) -> Path:
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-
-    notebook = figures_folder() / f"{name}.ipynb"
-    key = _key(notebook, parameters, records)
-    if path.is_file() and nbformat.read(path, 4).metadata.get("icstn") == key:
-        return path
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(path),
-            parameters=dict(parameters),
-            kernel_name="python3",
-            cwd=str(notebook.parent),
-            progress_bar=False,
-        )
-    except PapermillExecutionError as error:
-        raise ExhibitError(f"{name} failed in its cell {error.exec_count}: {error.ename}: {error.evalue}; "
-                           f"the notebook as far as it came is {path}") from error  # fmt: skip
-    done = nbformat.read(path, 4)
-    done.metadata["icstn"] = key
-    nbformat.write(done, path)
-    return path
-
-
-def _key(notebook: Path, parameters: Mapping[str, Any], records: Records) -> str:
-    """Hash of everything that an executed notebook depends on: its source, parameters, Records, library."""
-    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
-    digest.update("\n".join(cell.source for cell in nbformat.read(notebook, 4).cells).encode())
-    library = Path(__file__).parents[1]
-    folder = records.folder / "stand-in" if parameters.get("data") == "stand-in" else records.folder
-    for file in [*sorted(library.rglob("*.py")), *sorted(folder.glob("*/record.json"))]:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _literal(text: str) -> Any:
-    import ast
-
-    return ast.literal_eval(text)
+            kind = type(default).__name__
+            raise ReproductionError(f"{exhibit}: {name} is a {kind} such as {default!r}, not {value!r}")
 
 
 def _same_type(value: Any, default: Any) -> bool:
@@ -205,3 +341,57 @@ def _same_type(value: Any, default: Any) -> bool:
     if isinstance(default, float):
         return isinstance(value, int | float)
     return isinstance(value, type(default))
+
+
+def _execute(job: Job, path: Path, key: str) -> None:
+    """Execute one notebook, in a process that does nothing else: papermill changes the working directory."""
+    import nbformat
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        papermill.execute_notebook(
+            str(job.notebook),
+            str(path),
+            parameters=dict(job.parameters),
+            kernel_name="python3",
+            cwd=str(job.notebook.parent),
+            progress_bar=False,
+        )
+    except PapermillExecutionError as error:
+        raise ReproductionError(
+            f"{job.name} failed in its cell {error.exec_count}: {error.ename}: {error.evalue}; "
+            f"the notebook as far as it came is {path}"
+        ) from None
+    done = nbformat.read(path, 4)
+    done.metadata["icstn"] = key
+    nbformat.write(done, path)
+
+
+def _kept_key(path: Path) -> str:
+    """The key of an executed notebook, empty if there is none."""
+    try:
+        return str(json.loads(path.read_text())["metadata"]["icstn"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _key(job: Job, records: Records) -> str:
+    """Hash of everything that an executed notebook depends on: its source, parameters, Records, library."""
+    digest = hashlib.sha256(json.dumps(job.parameters, sort_keys=True, default=str).encode())
+    source = json.loads(job.notebook.read_text())
+    digest.update(json.dumps([cell["source"] for cell in source["cells"]]).encode())
+    folder = records.stand_in().folder if job.data.stand_in else records.folder
+    library = Path(__file__).parent
+    for file in [*sorted(library.rglob("*.py")), *sorted(folder.glob("*/record.json"))]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _import_papermill() -> Any:
+    try:
+        import papermill
+    except ImportError as error:
+        raise ReproductionError("executing notebooks needs: pip install 'icstn[exhibits]'") from error
+    return papermill

@@ -169,6 +169,21 @@ class TestReading:
         scaled = np.array(_gtsrb._scaled_box(made, side))
         assert (scaled + 0.5) / side == pytest.approx((np.array(box) + 0.5) / np.tile(size, 2))
 
+    def test_tracks_of_training_images(self, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two images of one sign, and the first track of another class, which is another sign."""
+        folder = tree / "GTSRB/Final_Training/Images/00002"
+        shutil.copy(folder / "00000_00000.ppm", folder / "00000_00001.ppm")
+        shutil.copy(folder / "00000_00000.ppm", folder / "00007_00000.ppm")
+        names = ["00000_00000.ppm", "00000_00001.ppm", "00007_00000.ppm"]
+        write_csv(folder / "GT-00002.csv", [row(name, 2) for name in names])
+        monkeypatch.setattr(_gtsrb, "COUNTS", {"train": 45, "test": 43})
+        for _ in range(2):  # decoded, then from the cache
+            groups = datasets.gtsrb("train", tree, size=8).groups
+            assert groups is not None
+            assert groups[2:5].tolist() == [200_000, 200_000, 200_007]
+            assert len(groups.unique()) == 44
+        assert datasets.gtsrb("test", tree, size=8).groups is None
+
     def test_only_two_splits_and_real_sizes(self, own: Path, unchecked: None) -> None:
         with pytest.raises(ValueError, match="not 'valid'"):
             datasets.gtsrb("valid", own)
@@ -242,6 +257,13 @@ class TestRefusals:
         )
         with pytest.raises(DataError, match="another class"):
             datasets.gtsrb("train", tree)
+
+    def test_a_training_image_without_a_track(self, tree: Path) -> None:
+        folder = tree / "GTSRB/Final_Training/Images/00003"
+        (folder / "00000_00000.ppm").rename(folder / "00000.ppm")
+        edit(folder / "GT-00003.csv", lambda text: text.replace("00000_00000.ppm", "00000.ppm"))
+        with pytest.raises(DataError, match="does not name its track"):
+            datasets.gtsrb("train", tree, size=8)
 
     def test_a_missing_image(self, tree: Path) -> None:
         (tree / "GTSRB/Final_Training/Images/00004/00000_00000.ppm").unlink()

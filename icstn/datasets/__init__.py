@@ -3,10 +3,11 @@
 from icstn.datasets._gtsrb import gtsrb, gtsrb_or_stand_in
 from icstn.datasets._mnist import mnist
 from icstn.datasets.cache import cache_dir
-from icstn.datasets.catalog import CREDITS, Credit, Status, fetch, status
+from icstn.datasets.catalog import CREDITS, Credit, DataStatus, fetch, status
 from icstn.datasets.dataset import DataError, Dataset, UnavailableError, fingerprint
 from icstn.datasets.images import Scene, photograph, planar_frame, planar_scene
 from icstn.datasets.signs import SIGNS
+from icstn.datasets.splits import split_validation
 from icstn.datasets.standin import gtsrb_stand_in
 
 __all__ = [
@@ -14,9 +15,9 @@ __all__ = [
     "SIGNS",
     "Credit",
     "DataError",
+    "DataStatus",
     "Dataset",
     "Scene",
-    "Status",
     "UnavailableError",
     "cache_dir",
     "fetch",
@@ -28,5 +29,6 @@ __all__ = [
     "photograph",
     "planar_frame",
     "planar_scene",
+    "split_validation",
     "status",
 ]

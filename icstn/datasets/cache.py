@@ -155,7 +155,7 @@ def load_dataset(path: Path) -> Dataset | None:
 def _stored(path: Path, data: Dataset) -> Dataset:
     about = {key: str(getattr(data, key)) for key in ("name", "split", "fingerprint", "stand_in")}
     about["notes"] = json.dumps(data.notes)
-    tensors = {"images": data.images, "labels": data.labels, "boxes": data.boxes}
+    tensors = {key: getattr(data, key) for key in ("images", "labels", "boxes", "groups")}
     try:
         with replacing(path) as scratch:
             save_file({k: v.contiguous() for k, v in tensors.items() if v is not None}, scratch, about)

@@ -25,7 +25,7 @@ class Credit:
 
 
 @dataclass(frozen=True)
-class Status:
+class DataStatus:
     """One line of ``icstn data``.
 
     Args:
@@ -54,7 +54,7 @@ CREDITS = {
 }
 
 
-def status(source: Source = None) -> list[Status]:
+def status(source: Source = None) -> list[DataStatus]:
     """Where each data set would be read from now, without downloading anything.
 
     Args:
@@ -68,7 +68,7 @@ def status(source: Source = None) -> list[Status]:
     return [look(source) for look in (_mnist_status, _gtsrb_status, _chelsea_status, _caffe_status)]
 
 
-def fetch(name: str, source: Source = None) -> Status:
+def fetch(name: str, source: Source = None) -> DataStatus:
     """Find or download a data set, both splits, and leave it in the cache ready to load.
 
     Args:
@@ -91,13 +91,13 @@ def fetch(name: str, source: Source = None) -> Status:
     return next(row for row in status(source) if row.dataset == name)
 
 
-def _mnist_status(source: Source) -> Status:
+def _mnist_status(source: Source) -> DataStatus:
     folder = _mnist.locate("train", source)
     if folder is None or _mnist.locate("test", source) is None:
         return _missing("mnist")
     names = [file[0] for split in SPLITS for file in _mnist.FILES[split]]
     size = sum(path.stat().st_size for name in names if (path := _mnist.find(folder, name)))
-    return Status("mnist", folder, _verdict(lambda: _check_mnist(source)), size, CREDITS["mnist"])
+    return DataStatus("mnist", folder, _verdict(lambda: _check_mnist(source)), size, CREDITS["mnist"])
 
 
 def _check_mnist(source: Source) -> str:
@@ -106,44 +106,44 @@ def _check_mnist(source: Source) -> str:
     return "yes"
 
 
-def _gtsrb_status(source: Source) -> Status:
+def _gtsrb_status(source: Source) -> DataStatus:
     try:
         copies = [_gtsrb.locate(split, source) for split in SPLITS]
     except DataError as error:
-        return Status("gtsrb", None, f"no: {error}", 0, CREDITS["gtsrb"])
+        return DataStatus("gtsrb", None, f"no: {error}", 0, CREDITS["gtsrb"])
     paths = [path for copy in copies if copy for path in copy.paths]
     if None in copies:
         return _decoded_gtsrb()
     official = {md5 for split in SPLITS for _, md5 in _gtsrb.ARCHIVES[split]}
     same = all(path.is_file() and md5_of(path) in official for path in paths)
     size = sum(_bytes(path) for path in paths)
-    return Status("gtsrb", paths[0].parent, "yes" if same else "own copy", size, CREDITS["gtsrb"])
+    return DataStatus("gtsrb", paths[0].parent, "yes" if same else "own copy", size, CREDITS["gtsrb"])
 
 
-def _decoded_gtsrb() -> Status:
+def _decoded_gtsrb() -> DataStatus:
     paths = [_gtsrb.decoded(split) for split in SPLITS]
     if not all(path.is_file() for path in paths):
         return _missing("gtsrb")
-    return Status("gtsrb", paths[0].parent, "yes", sum(map(_bytes, paths)), CREDITS["gtsrb"])
+    return DataStatus("gtsrb", paths[0].parent, "yes", sum(map(_bytes, paths)), CREDITS["gtsrb"])
 
 
-def _chelsea_status(source: Source) -> Status:
+def _chelsea_status(source: Source) -> DataStatus:
     try:
         path = images.path_of("chelsea")
     except UnavailableError:
         return _missing("chelsea")
-    return Status("chelsea", path, "–", _bytes(path), CREDITS["chelsea"])
+    return DataStatus("chelsea", path, "–", _bytes(path), CREDITS["chelsea"])
 
 
-def _caffe_status(source: Source) -> Status:
+def _caffe_status(source: Source) -> DataStatus:
     path = cache_dir("images") / images.CAFFE_CAT_FILE
     if not path.is_file():
         return _missing(images.CAFFE_CAT)
-    return Status(images.CAFFE_CAT, path, "–", _bytes(path), CREDITS[images.CAFFE_CAT])
+    return DataStatus(images.CAFFE_CAT, path, "–", _bytes(path), CREDITS[images.CAFFE_CAT])
 
 
-def _missing(name: str) -> Status:
-    return Status(name, None, "–", 0, CREDITS[name])
+def _missing(name: str) -> DataStatus:
+    return DataStatus(name, None, "–", 0, CREDITS[name])
 
 
 def _verdict(check: Callable[[], str]) -> str:

@@ -32,6 +32,8 @@ class Dataset:
         stand_in: the images are rendered, not the data set that the name suggests.
         boxes: ``(N, 4)`` float32 annotated boxes (left, top, right, bottom) in pixel centers of
             ``images``, for the data sets that have them.
+        groups: ``(N,)`` int64, equal where images show one and the same thing (GTSRB's training images: the
+            track of one physical sign), for the data sets that have such images.
     """
 
     images: UInt8[Tensor, "n c h w"]
@@ -42,6 +44,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     stand_in: bool = False
     boxes: Float[Tensor, "n 4"] | None = None
+    groups: Int64[Tensor, " n"] | None = None
 
     def __post_init__(self) -> None:
         if self.images.dim() != 4 or len(self.images) != len(self.labels):
