@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -257,13 +258,11 @@ def execute(jobs: Sequence[Job], target: Path, records: Records, workers: int = 
     target.mkdir(parents=True, exist_ok=True)
     paths = [target / f"{job.name}.ipynb" for job in jobs]
     keys = [_key(job, records) for job in jobs]
-    stale = [i for i, path in enumerate(paths) if _kept_key(path) != keys[i]]
+    stale = [
+        (job, path, key) for job, path, key in zip(jobs, paths, keys, strict=True) if _kept_key(path) != key
+    ]
     if stale:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers or cores(), len(stale)), context) as pool:
-            tasks = [pool.submit(_execute, jobs[i], paths[i], keys[i]) for i in stale]
-            for task in tasks:
-                task.result()
+        _execute_all(stale, min(workers or cores(), len(stale)))
     return {job.name: path for job, path in zip(jobs, paths, strict=True)}
 
 
@@ -341,6 +340,24 @@ def _same_type(value: Any, default: Any) -> bool:
     if isinstance(default, float):
         return isinstance(value, int | float)
     return isinstance(value, type(default))
+
+
+def _execute_all(jobs: Sequence[tuple[Job, Path, str]], workers: int) -> None:
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_interrupts) as pool:
+        try:
+            for task in [pool.submit(_execute, *job) for job in jobs]:
+                task.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is the parent's business. The kernels inherit this: Jupyter interrupts them before their end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _execute(job: Job, path: Path, key: str) -> None:
