@@ -27,7 +27,17 @@ from torch import Tensor, nn
 from icstn import datasets
 from icstn.classical import LinearRegressor
 from icstn.datasets.signs import SIGNS
-from icstn.experiments import DataOptions, Model, Record, Records, Spec, build_model, cells, make_task
+from icstn.experiments import (
+    BaselineSpec,
+    DataOptions,
+    Model,
+    Record,
+    Records,
+    Spec,
+    build_model,
+    cells,
+    make_task,
+)
 from icstn.networks import Architecture
 from icstn.sampling import Frame, sample
 from icstn.warps import affine
@@ -114,8 +124,8 @@ def entry(record: Record) -> tuple[dict[str, Any], bytes]:
     about = {
         "kind": spec.kind,
         "scene": SCENES[spec.experiment],
-        "side": spec.side,
-        "invert": spec.invert,
+        "side": getattr(spec, "side", "template"),
+        "invert": getattr(spec, "invert", False),
         "recurrent": spec.kind == "IC-STN",
         "operations": operations(spec),
         "error": record.test_error,
@@ -133,10 +143,10 @@ def entry(record: Record) -> tuple[dict[str, Any], bytes]:
 
 def stacks(record: Record) -> tuple[list[list[nn.Module]], list[nn.Module]]:
     """The layers of each geometric predictor and of the classification network, with their weights."""
-    if record.spec.experiment == "baselines":
+    if isinstance(record.spec, BaselineSpec):
         w = record.weights
         regressors = [
-            LinearRegressor(w[f"R.{i}"], w[f"b.{i}"]) for i in range(record.spec.iterations) if f"R.{i}" in w
+            LinearRegressor(w[f"R.{i}"], w[f"b.{i}"]) for i in range(record.spec.steps) if f"R.{i}" in w
         ]
         return [[_linear(r)] for r in regressors], []
     model = network(record)
@@ -148,7 +158,7 @@ def stacks(record: Record) -> tuple[list[list[nn.Module]], list[nn.Module]]:
 
 def operations(spec: Spec) -> int:
     """How many times it warps as it was trained."""
-    return spec.iterations if spec.experiment == "baselines" else Architecture.parse(spec.architecture).warps
+    return spec.steps if isinstance(spec, BaselineSpec) else Architecture.parse(spec.architecture).warps
 
 
 def frame_of(scene: str) -> Frame:

@@ -43,7 +43,7 @@ class Record:
     Attributes:
         spec: what was run.
         status: ``finished`` or ``diverged``.
-        metrics: test metrics, see :meth:`icstn.experiments.tasks.Task.evaluate`.
+        metrics: test metrics, see :meth:`icstn.experiments.task.Task.evaluate`.
         curve: lists ``step``, ``loss`` and ``error`` (means since the step before).
         provenance: seed, command, commit, versions, hardware, times, data fingerprints and notes, and a
             ``remark`` where a number needs one.

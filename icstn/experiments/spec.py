@@ -89,6 +89,11 @@ class RunSpec:
         return EXPERIMENTS[self.experiment]
 
     @property
+    def kind(self) -> str:
+        """The model without its number: ``CNN``, ``STN``, ``c-STN``, ``IC-STN`` or a classical method."""
+        return self.model.split("(")[0].rstrip("-0123456789")
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of the fields that differ from their defaults."""
         own = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -160,11 +165,6 @@ class Spec(RunSpec):
         self._at_least(1, "iterations", "batch")
         rates = ("rate_classifier", "rate_predictor", "std_classifier", "std_predictor")
         self._at_least(0, *rates, "clip", "restarts")
-
-    @property
-    def kind(self) -> str:
-        """``CNN``, ``STN``, ``c-STN`` or ``IC-STN``."""
-        return self.model.split("(")[0].rstrip("-0123456789")
 
     @property
     def block(self) -> str:
