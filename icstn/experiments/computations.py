@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from icstn import datasets
 from icstn.classical import Aligner, LinearRegressor, descend, ic_lk
-from icstn.perturb import perturb
+from icstn.perturb import perturbations
 from icstn.sampling import Frame, sample
 from icstn.transformers import ICSTN, STN, CompositionalSTN
 from icstn.warps import affine, corner_error
@@ -34,7 +34,7 @@ class Scene(NamedTuple):
 def scene(sigma: float = 2.5, n: int = 100) -> Scene:
     """The planar experiment in float64, σ in pixels."""
     image, frame, _ = _scene()
-    p = perturb(n, sigma, frame, "affine", generator=torch.Generator().manual_seed(0)).double()
+    p = perturbations(n, sigma, frame, "affine", generator=torch.Generator().manual_seed(0)).double()
     return Scene(image, frame, sample(image, affine.identity(1).double(), frame, affine), p)
 
 

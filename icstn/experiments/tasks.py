@@ -21,7 +21,7 @@ from torch import Tensor
 from icstn import datasets
 from icstn.experiments.models import Model, build_model
 from icstn.experiments.spec import Spec
-from icstn.perturb import perturb
+from icstn.perturb import perturbations
 from icstn.sampling import Frame, sample
 from icstn.warps import corner_error, family
 
@@ -82,13 +82,15 @@ class Task:
 
     def training_warps(self, generator: torch.Generator) -> Tensor:
         """A block of initial warps, ``(BLOCK, batch, k)``, on the device."""
-        p = perturb(BLOCK * self.spec.batch, self.spec.sigma, self.frame, self.warp, generator=generator)
+        p = perturbations(
+            BLOCK * self.spec.batch, self.spec.sigma, self.frame, self.warp, generator=generator
+        )
         return p.view(BLOCK, self.spec.batch, -1).to(self.device)
 
     def test_warps(self, n: int, draw: int) -> Tensor:
         """Test perturbations ``(n, k)`` number ``draw``, shared by all models of the experiment."""
         generator = seeded("test", self.spec.experiment, self.spec.image, self.spec.sigma, draw)
-        return perturb(n, self.spec.sigma, self.frame, self.warp, generator=generator).to(self.device)
+        return perturbations(n, self.spec.sigma, self.frame, self.warp, generator=generator).to(self.device)
 
 
 class Classification(Task):
