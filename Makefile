@@ -2,6 +2,7 @@
 # make book        builds the book from the committed notebooks, strictly
 # make test        every test
 # make notebooks   reruns the committed notebooks and writes them and the README's results back
+# make dist        wheel, sdist and the published Records, in dist/
 # make clean       removes what the above built (not .venv, not your records)
 #
 # Each of them first sets up .venv by itself; Python 3.11 or newer and make are all it takes.
@@ -18,7 +19,7 @@ NOTEBOOKS ?= $(sort $(wildcard book/*.ipynb figures/*.ipynb))
 # One thread a process: reproducible sums, and the test workers do not fight over the cores.
 test notebooks: export OMP_NUM_THREADS := 1
 
-.PHONY: reproduce book test notebooks clean
+.PHONY: reproduce book test notebooks dist clean
 .DEFAULT_GOAL := book
 
 reproduce: $(STAMP)
@@ -33,6 +34,11 @@ test: $(STAMP)
 notebooks: $(STAMP)
 	$(BIN)/python tools/notebooks.py $(NOTEBOOKS)
 	$(BIN)/python tools/readme.py
+
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -c "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"
+	git archive --format=tar.gz --prefix=icstn-records/ --output=dist/icstn-records.tar.gz HEAD:figures/records
 
 clean:
 	rm -rf _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -28,7 +28,7 @@ def corner_noise(
     return own * sigma + shared * (sigma if translation_sigma is None else translation_sigma)
 
 
-def perturb(
+def perturbations(
     n: int,
     sigma: float,
     frame: Frame,
@@ -39,7 +39,7 @@ def perturb(
 ) -> Float[Tensor, "n k"]:
     """Random initial warps: noisy corners (:func:`corner_noise`) fitted to the family (Sec. 5.1 and 5.2).
 
-    One template pixel is ``2 / width`` normalised units, so the paper's σ = 3.5 px on 28 px is 0.25.
+    A pixel is the frame's (:attr:`icstn.sampling.Frame.pixel`): the paper's σ = 3.5 px on 28 px is 0.25.
 
     Args:
         n: how many warps.
@@ -54,5 +54,5 @@ def perturb(
     warp = family(warp)
     noise = corner_noise(n, sigma, generator=generator, translation_sigma=translation_sigma)
     square = corners(device=generator.device)
-    scale = noise.new_tensor([2 / frame.width, 2 / frame.height])
-    return warp.fit(square, square + noise * scale)
+    scale = noise.new_tensor(frame.pixels)
+    return warp.fit(square, square + noise * scale, check=False)

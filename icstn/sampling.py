@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from icstn.warps import HORIZON, Warp, family, homography, off_horizon
+from icstn.constants import constant
+from icstn.warps import HORIZON, Warp, family, full_precision, homography, off_horizon
+
+Padding = Literal["zeros", "border", "reflection"]
+PADDINGS: tuple[str, ...] = get_args(Padding)
 
 
 @dataclass(frozen=True)
@@ -66,16 +69,28 @@ class Frame:
 
     @property
     def pixel(self) -> float:
-        """One template pixel in normalised units, 2 / width (the paper's 3.5 px on 28 px is 0.25)."""
+        """The unit in which noise and errors are given in pixels: 2 / width in normalised units.
+
+        That is the paper's: its 3.5 px on a template of 28 px is 0.25 (Sec. 5.2). Neighboring samples lie
+        2 / (width − 1) apart, a 27th part farther at that size; to place things, use :meth:`to_pixels`, which
+        counts the pixels of the image.
+        """
         return 2 / self.width
+
+    @property
+    def pixels(self) -> tuple[float, float]:
+        """:attr:`pixel` along x and along y, which differ where the template is not square."""
+        return self.pixel, 2 / self.height
 
     def to_pixels(self, x: Float[Tensor, "... 2"]) -> Float[Tensor, "... 2"]:
         """Normalised coordinates → pixel coordinates of the image."""
-        return x * x.new_tensor(self.half_extent) + x.new_tensor(self.center)
+        (cx, cy), (ex, ey) = self.center, self.half_extent
+        return torch.stack((x[..., 0] * ex + cx, x[..., 1] * ey + cy), -1)
 
     def to_normalised(self, x: Float[Tensor, "... 2"]) -> Float[Tensor, "... 2"]:
         """Pixel coordinates of the image → normalised coordinates."""
-        return (x - x.new_tensor(self.center)) / x.new_tensor(self.half_extent)
+        (cx, cy), (ex, ey) = self.center, self.half_extent
+        return torch.stack(((x[..., 0] - cx) / ex, (x[..., 1] - cy) / ey), -1)
 
     def axes(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised x of the columns ``(width,)`` and y of the rows ``(height,)``."""
@@ -103,15 +118,25 @@ def warp_grid(
         warp: the family of ``p``.
         image_size: ``(height, width)`` of the image in pixels.
     """
-    m = warp.matrix(p)
-    if not frame.covers(*image_size):
-        m = _to_image(frame, image_size, p.dtype, p.device) @ m
-    if not warp.projective:
-        return _planes(m[:, :2], *frame.axes(p)).permute(1, 2, 3, 0)
-    if _transformed(m):
-        return _project(m, *frame.axes(p))
-    planes = _Projection.apply(m, _points(frame, p.dtype, p.device))
-    return planes.unflatten(2, (frame.height, frame.width)).permute(1, 2, 3, 0)
+    with full_precision(p):
+        m = _in_image(warp.matrix(p), frame, image_size)
+        if not warp.projective:
+            return _planes(m[:, :2], *frame.axes(m)).permute(1, 2, 3, 0)
+        if _transformed(m):
+            return _project(m, *frame.axes(m))
+        planes = _Projection.apply(m, _points(m, frame))
+        return planes.unflatten(2, (frame.height, frame.width)).permute(1, 2, 3, 0)
+
+
+def _in_image(m: Tensor, frame: Frame, image_size: tuple[int, int]) -> Tensor:
+    """Matrices from normalised coordinates to normalised coordinates, now to the image's own [-1, 1]²."""
+    if frame.covers(*image_size):
+        return m
+    if not _transformed(m):
+        return _to_image(m, frame, image_size) @ m
+    (sx, tx), (sy, ty) = _scales(frame, image_size)
+    x, y, w = m.unbind(-2)
+    return torch.stack((sx * x + tx * w, sy * y + ty * w, w), -2)
 
 
 def _planes(m: Tensor, gx: Tensor, gy: Tensor) -> Tensor:
@@ -146,7 +171,7 @@ class _Projection(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, m: Tensor, points: Tensor) -> Tensor:
-        moved = (m.transpose(0, 1).reshape(-1, 3) @ points).view(3, len(m), -1)
+        moved = (m.transpose(0, 1).reshape(-1, 3) @ points).view(3, len(m), points.shape[1])
         over_w = moved[2].reciprocal_().clamp_(-_Projection.LARGEST, _Projection.LARGEST)
         warped = moved[:2].mul_(over_w)
         ctx.save_for_backward(m, points, warped, over_w)
@@ -161,7 +186,8 @@ class _Projection(torch.autograd.Function):
         torch.mul(grad, over_w, out=d[:2])  # ∂L/∂u and ∂L/∂v
         torch.mul(d[0], warped[0], out=d[2]).addcmul_(d[1], warped[1]).neg_()  # ∂L/∂w
         d[2] = torch.ops.aten.hardtanh_backward(d[2], over_w, -_Projection.LARGEST, _Projection.LARGEST)
-        return (points @ d.flatten(0, 1).T).view(3, 3, -1).permute(2, 1, 0), None
+        with full_precision(d):
+            return (points @ d.flatten(0, 1).T).view(3, 3, len(m)).permute(2, 1, 0), None
 
 
 def _differentiable_gradient(m: Tensor, points: Tensor, grad: Tensor) -> Tensor:
@@ -172,12 +198,11 @@ def _differentiable_gradient(m: Tensor, points: Tensor, grad: Tensor) -> Tensor:
     return torch.autograd.grad(warped, m, grad, create_graph=True)[0]
 
 
-@lru_cache(maxsize=32)
+@constant
 def _points(frame: Frame, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Homogeneous points of all samples, row by row, ``(3, height·width)``."""
-    with torch.inference_mode(False):  # cached: an inference tensor would poison later training
-        grid = frame.grid(dtype).to(device)
-        return torch.cat((grid, torch.ones_like(grid[:, :1])), 1).T.contiguous()
+    grid = frame.grid(dtype).to(device)
+    return torch.cat((grid, torch.ones_like(grid[:, :1])), 1).T.contiguous()
 
 
 def sample(
@@ -185,22 +210,28 @@ def sample(
     p: Float[Tensor, "batch k"],
     frame: Frame | None = None,
     warp: Warp | str = homography,
+    *,
+    padding: Padding = "zeros",
 ) -> Float[Tensor, "batch channels height width"]:
     """I(p): the image at W(x; p) for every template point x — backward, bilinear, zeros outside.
 
     Convention:
         * output pixel x is read *from* image position W(x; p);
         * the frame places the template, so a crop keeps its real surroundings;
+        * coordinates are float32 or better whatever the image is, and the result is of the image's dtype;
         * differentiable in the image and in p (in p: piecewise, the bilinear interpolant's slope).
 
     Args:
         image: float images, one for each warp or a single one for all.
-        p: warp parameters, on the image's device and of its dtype.
+        p: warp parameters, on the image's device.
         frame: template placement; the whole image by default.
         warp: the family of ``p``, by name or itself.
+        padding: what lies outside the image: ``"zeros"`` (the paper's), its ``"border"`` pixels continued, or
+            its ``"reflection"``.
 
     Raises:
-        ValueError: the shapes do not fit each other; the message names both.
+        ValueError: the shapes do not fit each other (the message names both), the image is no floating-point
+            one or too small to interpolate in, or the padding has another name.
 
     Example:
         >>> image = torch.arange(9.0).view(1, 1, 3, 3)
@@ -211,30 +242,47 @@ def sample(
                 [7., 8., 0.]])
     """
     warp = family(warp)
-    if image.dim() != 4 or p.dim() != 2 or len(image) not in (1, len(p)):
+    _check(image, p, padding)
+    height, width = image.shape[-2:]
+    frame = frame or Frame.full(height, width)
+    grid = warp_grid(p, frame, warp, (height, width))
+    if image.shape[0] == 1:  # all warps side by side in one tall grid: the image is not copied for each
+        out = _grid_sample(image, grid.flatten(0, 1).unsqueeze(0), padding)
+        return out[0].unflatten(1, (p.shape[0], frame.height)).transpose(0, 1)
+    return _grid_sample(image, grid, padding)
+
+
+def _check(image: Tensor, p: Tensor, padding: str) -> None:
+    if image.dim() != 4 or p.dim() != 2 or (image.shape[0] != 1 and image.shape[0] != p.shape[0]):
         raise ValueError(
             "sample wants images (batch or 1, channels, height, width) and warps (batch, k), "
             f"got {tuple(image.shape)} and {tuple(p.shape)}"
         )
-    height, width = image.shape[-2:]
-    frame = frame or Frame.full(height, width)
-    grid = warp_grid(p, frame, warp, (height, width))
-    if len(image) == 1:  # all warps side by side in one tall grid: the image is not copied for each
-        out = _grid_sample(image, grid.flatten(0, 1).unsqueeze(0))
-        return out[0].unflatten(1, (len(p), frame.height)).transpose(0, 1)
-    return _grid_sample(image, grid)
+    if not image.is_floating_point():
+        raise ValueError(f"images are floating-point tensors, got {image.dtype}: try image.float() / 255")
+    if min(image.shape[-2:]) < 2:
+        raise ValueError(f"images have at least 2×2 pixels, got shape {tuple(image.shape)}")
+    if padding not in PADDINGS:
+        raise ValueError(f"padding is one of {', '.join(PADDINGS)}, not {padding!r}")
 
 
-def _grid_sample(image: Tensor, grid: Tensor) -> Tensor:
-    return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+def _grid_sample(image: Tensor, grid: Tensor, padding: str) -> Tensor:
+    dtype = torch.promote_types(image.dtype, grid.dtype)
+    options = {"mode": "bilinear", "padding_mode": padding, "align_corners": True}
+    return F.grid_sample(image.to(dtype), grid.to(dtype), **options).to(image.dtype)
 
 
-@lru_cache(maxsize=32)
-def _to_image(frame: Frame, image_size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Matrix from the frame's normalised coordinates to the image's own [-1, 1]²."""
+def _scales(frame: Frame, image_size: tuple[int, int]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Scale and shift from the frame's normalised coordinates to the image's own, for x and for y."""
     height, width = image_size
     (cx, cy), (ex, ey) = frame.center, frame.half_extent
     sx, sy = 2 / (width - 1), 2 / (height - 1)
-    rows = [[ex * sx, 0, cx * sx - 1], [0, ey * sy, cy * sy - 1], [0, 0, 1]]
-    with torch.inference_mode(False):
-        return torch.tensor(rows, dtype=dtype, device=device)
+    return (ex * sx, cx * sx - 1), (ey * sy, cy * sy - 1)
+
+
+@constant
+def _to_image(
+    frame: Frame, image_size: tuple[int, int], dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "3 3"]:
+    (sx, tx), (sy, ty) = _scales(frame, image_size)
+    return torch.tensor([[sx, 0, tx], [0, sy, ty], [0, 0, 1]], dtype=dtype, device=device)

@@ -11,21 +11,25 @@ once for all of them.
 Convention:
     * points are ``(…, 2)`` as ``(x, y)``, x to the right and y down;
     * a warp maps normalised template coordinates to normalised image coordinates;
-    * ``p = 0`` is the identity, and a homography keeps ``M[2, 2] = 1``.
+    * ``p = 0`` is the identity, and a homography keeps ``M[2, 2] = 1``;
+    * coordinates are float32 or better: half-precision parameters are widened, and autocast has no say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from icstn.constants import constant
+
 Side = Literal["image", "template"]
+Entries = tuple[tuple[tuple[int, int, float], ...], ...]
 
 #: The four corners of the template square, in the order top-left, top-right, bottom-right, bottom-left.
 CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
@@ -39,6 +43,15 @@ class SingularWarpError(ValueError):
     """A warp that has no inverse (or no representation with M[2, 2] = 1) in its family."""
 
 
+def _flat_generators(entries: Entries) -> np.ndarray:
+    """One generator a row, ``(k, 9)``."""
+    g = np.zeros((len(entries), 9))
+    for k, entry in enumerate(entries):
+        for i, j, factor in entry:
+            g[k, 3 * i + j] = factor
+    return g
+
+
 @dataclass(frozen=True)
 class Warp:
     """A warp family given by its generators.
@@ -47,6 +60,9 @@ class Warp:
         name: the name used in specs, messages and on the command line.
         entries: for each parameter, the matrix entries it adds to, as ``(row, column, factor)``.
 
+    Raises:
+        ValueError: the generators depend on each other, or one changes M[2, 2].
+
     Example:
         >>> p = torch.tensor([[0.1, 0.0, 0.5, 0.0, 0.1, 0.0]])
         >>> affine.apply(p, torch.tensor([[[1.0, 1.0]]]))
@@ -54,7 +70,12 @@ class Warp:
     """
 
     name: str
-    entries: tuple[tuple[tuple[int, int, float], ...], ...]
+    entries: Entries
+
+    def __post_init__(self) -> None:
+        g = _flat_generators(self.entries)
+        if g[:, 8].any() or np.linalg.matrix_rank(g) < self.dim:
+            raise ValueError(f"the generators of {self.name!r} must be independent and leave M[2, 2] alone")
 
     @property
     def dim(self) -> int:
@@ -79,7 +100,9 @@ class Warp:
             ValueError: the last axis of ``p`` is not k.
         """
         self._check_params(p)
-        flat = torch.addmm(_eye(p.dtype, p.device), p.reshape(-1, self.dim), self._generators(p))
+        p = at_least_float32(p)
+        with full_precision(p):
+            flat = torch.addmm(_eye(p), p.reshape(-1, self.dim), _generators(p, self.entries))
         return flat.view(*p.shape[:-1], 3, 3)
 
     def params(self, matrix: Float[Tensor, "*batch 3 3"], *, check: bool = True) -> Float[Tensor, "*batch k"]:
@@ -92,12 +115,14 @@ class Warp:
         Raises:
             SingularWarpError: M[2, 2] is (almost) zero, so that no representation with M[2, 2] = 1 exists.
         """
+        matrix = at_least_float32(matrix)
         if self.projective:
             if check:
                 _raise_if(_too_small(matrix[..., 2, 2], matrix), "has M[2, 2] = 0, which p cannot express")
             matrix = matrix / matrix[..., 2:, 2:]
-        flat = matrix.reshape(*matrix.shape[:-2], 9) - _eye(matrix.dtype, matrix.device)
-        return flat @ self._dual(matrix)
+        flat = matrix.reshape(*matrix.shape[:-2], 9) - _eye(matrix)
+        with full_precision(matrix):
+            return flat @ _dual(matrix, self.entries)
 
     def compose(
         self, p: Float[Tensor, "*batch k"], dp: Float[Tensor, "*batch k"], *, side: Side, check: bool = True
@@ -145,7 +170,7 @@ class Warp:
         adjugate = _adjugate(m)
         determinant = (m[..., 0, :] * adjugate[..., :, 0]).sum(-1)
         size = m.abs().amax((-2, -1))
-        eps = 64 * torch.finfo(p.dtype).eps
+        eps = 64 * torch.finfo(m.dtype).eps
         bad = (determinant.abs() <= eps * size**3) | (adjugate[..., 2, 2].abs() <= eps * size**2)
         return bad | ~m.isfinite().flatten(-2).all(-1)
 
@@ -177,11 +202,11 @@ class Warp:
         Returns:
             ``(…, N, 2, k)``, row 0 for the x and row 1 for the y coordinate.
         """
+        x = at_least_float32(x)
         if p is None:
             p = self.identity(*x.shape[:-2], dtype=x.dtype, device=x.device)
         u, v, w = self._homogeneous(p, x)
-        g = self._generators(p).view(self.dim, 3, 3)
-        moved = torch.einsum("kij,...nj->...nik", g, _lift(x))
+        moved = self._moved(x)
         w = off_horizon(w)[..., None, None]
         warped = torch.stack((u, v), -1)[..., None] / w
         return (moved[..., :2, :] - warped * moved[..., 2:, :]) / w
@@ -203,27 +228,32 @@ class Warp:
 
         Raises:
             ValueError: too few points.
-            SingularWarpError: the points do not determine the warp (for example, three on one line).
+            SingularWarpError: the points do not determine the warp within their precision (for example, when
+                three lie on one line), or are not finite.
         """
         if 2 * source.shape[-2] < self.dim:
             need = -(-self.dim // 2)
             raise ValueError(f"a {self.name} needs at least {need} points, got {source.shape[-2]}")
-        a, b = self._linear_system(source, target)
-        if a.shape[-2] == self.dim:
-            p, info = torch.linalg.solve_ex(a, b)
-        else:
-            p, info = torch.linalg.solve_ex(a.mT @ a, a.mT @ b)
-        p = p.squeeze(-1)
+        a, b = self._linear_system(at_least_float32(source), at_least_float32(target))
         if check:
-            _raise_if((info != 0) | ~p.isfinite().all(-1), "is not determined by its points")
-        return p
+            _raise_if(_undetermined(a, b), "is not determined by its points")
+        if a.shape[-2] == self.dim:
+            return torch.linalg.solve_ex(a, b).result.squeeze(-1)
+        q, r = torch.linalg.qr(a)  # lstsq differs in its last bits from call to call, and fails on a NaN
+        with full_precision(b):
+            return torch.linalg.solve_triangular(r, q.mT @ b, upper=True).squeeze(-1)
 
     def _linear_system(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         source, target = torch.broadcast_tensors(source, target)
-        g = self._generators(target).view(self.dim, 3, 3)
-        moved = torch.einsum("kij,...nj->...nik", g, _lift(source))  # (…, N, 3, k)
+        moved = self._moved(source)
         a = moved[..., :2, :] - target.unsqueeze(-1) * moved[..., 2:, :]
         return a.flatten(-3, -2), (target - source).flatten(-2).unsqueeze(-1)
+
+    def _moved(self, x: Tensor) -> Tensor:
+        """G_k x̃ for each generator: ``(…, N, 3, k)``."""
+        g = _generators(x, self.entries).view(self.dim, 3, 3)
+        with full_precision(x):
+            return torch.einsum("kij,...nj->...nik", g, _lift(x))
 
     def _homogeneous(self, p: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         m = self.matrix(p).unsqueeze(-3)  # (*batch, 1, 3, 3) against points (…, N)
@@ -236,12 +266,6 @@ class Warp:
             raise ValueError(
                 f"a {self.name} has {self.dim} warp parameters on its last axis, got shape {tuple(p.shape)}"
             )
-
-    def _generators(self, like: Tensor) -> Tensor:
-        return _generators(self.entries, like.dtype, like.device)
-
-    def _dual(self, like: Tensor) -> Tensor:
-        return _dual(self.entries, like.dtype, like.device)
 
     def __repr__(self) -> str:
         return f"<{self.name} warp, {self.dim} parameters>"
@@ -275,7 +299,7 @@ def corners(
     dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
 ) -> Float[Tensor, "4 2"]:
     """The four corners of the template square [-1, 1]², top-left first and clockwise on the screen."""
-    return torch.tensor(CORNERS, dtype=dtype, device=device)
+    return _corners(torch.empty(0, dtype=dtype, device=device)).clone()
 
 
 def corner_error(
@@ -283,42 +307,52 @@ def corner_error(
 ) -> Float[Tensor, "*batch"]:
     """RMS distance between the corners of two warps (``q`` defaults to the identity), normalised units.
 
-    Multiply by half the frame's width for pixels.
+    Divide by :attr:`icstn.sampling.Frame.pixel` for pixels. Where the warps agree its gradient is 0.
     """
-    c = corners(p.dtype, p.device)
+    c = _corners(at_least_float32(p))
     target = c if q is None else warp.apply(q, c)
-    return (warp.apply(p, c) - target).square().sum(-1).mean(-1).sqrt()
+    return torch.linalg.vector_norm(warp.apply(p, c) - target, dim=(-2, -1)) / len(CORNERS) ** 0.5
 
 
 def off_horizon(w: Tensor, margin: float = HORIZON) -> Tensor:
     """Keep a homogeneous denominator at least ``margin`` away from zero, with its sign."""
-    return torch.where(w.abs() < margin, torch.copysign(torch.full_like(w, margin), w), w)
+    away = torch.full_like(w, margin)
+    return torch.where(w.abs() < margin, torch.where(w < 0, -away, away), w)
 
 
-@lru_cache(maxsize=64)
-def _generators(
-    entries: Sequence[Sequence[tuple[int, int, float]]], dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    with torch.inference_mode(False):  # cached: an inference tensor would poison later training
-        g = torch.zeros(len(entries), 3, 3, dtype=torch.float64)
-        for k, entry in enumerate(entries):
-            for i, j, factor in entry:
-                g[k, i, j] = factor
-        return g.view(-1, 9).to(device, dtype)
+def at_least_float32(x: Tensor) -> Tensor:
+    """Numbers of half precision, in which a coordinate would be off by pixels, as float32."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-@lru_cache(maxsize=64)
-def _dual(
-    entries: Sequence[Sequence[tuple[int, int, float]]], dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.linalg.pinv(_generators(entries, torch.float64, torch.device("cpu"))).to(device, dtype)
+def full_precision(like: Tensor) -> AbstractContextManager[object]:
+    """Where autocast has no say: it would put coordinates into half precision."""
+    kind = like.device.type
+    if kind != "meta" and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
-@lru_cache(maxsize=16)
+@constant
+def _generators(entries: Entries, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(_flat_generators(entries).tolist(), dtype=dtype, device=device)
+
+
+@constant
+def _dual(entries: Entries, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What reads p off M − I, ``(9, k)``: Gᵀ(GGᵀ)⁻¹, which for orthogonal generators is G/‖G‖²."""
+    g = _flat_generators(entries)
+    return torch.tensor(np.linalg.solve(g @ g.T, g).T.tolist(), dtype=dtype, device=device)
+
+
+@constant
 def _eye(dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.eye(3, dtype=dtype, device=device).view(9)
+    return torch.eye(3, dtype=dtype, device=device).view(9)
+
+
+@constant
+def _corners(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(CORNERS, dtype=dtype, device=device)
 
 
 def _lift(x: Tensor) -> Tensor:
@@ -334,6 +368,18 @@ def _adjugate(m: Tensor) -> Tensor:
     r0, r1, r2 = m.unbind(-2)
     cross = torch.linalg.cross
     return torch.stack((cross(r1, r2), cross(r2, r0), cross(r0, r1)), -1)
+
+
+def _undetermined(a: Tensor, b: Tensor) -> Tensor:
+    """Flags the systems ``a p = b`` whose columns depend on each other within rounding, or not finite.
+
+    A column's length says nothing of that: coordinates may be large and their products larger.
+    """
+    finite = a.isfinite().flatten(-2).all(-1) & b.isfinite().flatten(-2).all(-1)
+    a = torch.where(finite[..., None, None], a, 0.0).detach().double()
+    length = torch.linalg.vector_norm(a, dim=-2, keepdim=True)
+    values = torch.linalg.svdvals(a / length.clamp_min(torch.finfo(torch.float32).tiny))
+    return ~finite | ~(values[..., -1] > 16 * torch.finfo(b.dtype).eps * values[..., 0])
 
 
 def _too_small(value: Tensor, matrix: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ CHAPTERS = sorted(
     p for kind in ("ipynb", "md") for f in ("book", "figures") for p in (ROOT / f).glob(f"*.{kind}")
 )
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src", "video": "src"}
+NARROW = {"width": 1200, "height": 900}  # the least that still has a table of contents on both sides
 
 
 def toc_entries(node: Any) -> Iterator[str]:
@@ -169,6 +170,7 @@ class Sight:
     wrong_theme: dict[str, int] = field(default_factory=dict)
     missing_images: list[str] = field(default_factory=list)
     too_wide: int = 0
+    cut_off: list[str] = field(default_factory=list)
 
 
 TYPESET = """() => window.MathJax && MathJax.startup ? Promise.race([
@@ -184,6 +186,23 @@ UNTYPESET = (
 SHOWN = "s => [...document.querySelectorAll('.bd-article img' + s)].filter(e => e.checkVisibility()).length"
 MISSING = """() => [...document.querySelectorAll('.bd-article img')]
     .filter(e => e.complete && e.naturalWidth == 0).map(e => e.src.slice(0, 80))"""
+# what scrolls sideways inside the article, or reaches beyond it
+CUT_OFF = """() => {
+    const article = document.querySelector('.bd-article'), found = [];
+    if (!article) return [];  // the search page has none
+    const padding = parseFloat(getComputedStyle(article).paddingRight);
+    const edge = article.getBoundingClientRect().right - padding + 1;
+    for (const e of article.querySelectorAll('*')) {
+        const style = getComputedStyle(e), box = e.getBoundingClientRect();
+        if (!box.width || !e.checkVisibility() || style.display == 'inline' || style.position == 'absolute'
+            || e.closest('mjx-container > *')) continue;
+        const over = style.overflowX == 'visible' ? box.right - edge : e.scrollWidth - e.clientWidth - 1;
+        if (over > 0 && !found.some(f => f.e.contains(e)))
+            found.push({e, text: `${e.tagName} ${e.className}, by ${Math.round(over)}: ` +
+                                 (e.innerText || '').trim().slice(0, 60)});
+    }
+    return found.map(f => f.text);
+}"""
 OVERHANG = "() => document.scrollingElement.scrollWidth - innerWidth"
 STILL = "*, *::before, *::after { transition: none !important; }"
 
@@ -220,6 +239,8 @@ def look(context: Any, address: str, name: str) -> Sight:
         )
         hidden -= page.evaluate(SHOWN, f".only-{scheme}")
         sight.wrong_theme[scheme] = hidden + page.evaluate(SHOWN, f".only-{other}")
+    page.set_viewport_size(NARROW)
+    sight.cut_off = page.evaluate(CUT_OFF)
     page.set_viewport_size(PHONE)
     sight.too_wide = max(0, page.evaluate(OVERHANG))
     page.close()
@@ -243,6 +264,16 @@ class TestInBrowser:
     def test_pages_fit_a_phone(self, sights: dict[str, Sight]) -> None:
         assert {name: s.too_wide for name, s in sights.items() if s.too_wide} == {}
 
+    def test_search_finds_the_boundary_effect(self, browser: Any, address: str) -> None:
+        context = browser.new_context(viewport=DESKTOP)
+        context.set_default_timeout(180_000)
+        page = context.new_page()
+        page.goto(address + "search.html?q=boundary+effect", wait_until="load")
+        page.wait_for_selector("#search-results ul.search li a")
+        found = [link.get_attribute("href") for link in page.query_selector_all("ul.search li > a")]
+        context.close()
+        assert any("spatial_transformers.html" in link for link in found[:3]), found[:5]
+
     def test_the_looking_would_notice(self, browser: Any, address: str, built: tuple[Path, str, int]) -> None:
         """A page with one of each fault, to see that the tests above can fail."""
         intro = (built[0] / "book" / "intro.html").read_text(encoding="utf-8")
@@ -250,6 +281,8 @@ class TestInBrowser:
             '<div class="math">\\[\\frac{1}\\]</div><div class="math">\\[\\nosuchmacro\\]</div>'
             '<div class="math">$no delimiters for it</div>'
             '<img src="nowhere.png"><div style="width: 3000px">wide</div>'
+            f'<div class="highlight"><pre>{"x" * 200}</pre></div>'
+            f'<div class="exhibit-table"><table><tr>{"<td>1.234</td>" * 40}</tr></table></div>'
             '<img class="only-dark" style="display: block !important" src="data:image/gif;base64,'
             'R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7">'
         )
@@ -265,6 +298,8 @@ class TestInBrowser:
         assert sight.untypeset
         assert sight.wrong_theme["light"]
         assert sight.too_wide > 1000
+        assert {text.split()[0] for text in sight.cut_off} >= {"DIV", "PRE"}
+        assert any("exhibit-table" in text for text in sight.cut_off)
 
 
 def test_every_image_has_alternative_text() -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from icstn import datasets
 from icstn.datasets import DataError, Dataset, UnavailableError, archives, cache, images, signs, standin
-from icstn.perturb import perturb
+from icstn.perturb import perturbations
 from icstn.sampling import sample
 from icstn.warps import affine, corners
 
@@ -341,7 +341,7 @@ class TestPlanarScene:
     def test_most_boxes_stay_inside_at_the_largest_noise(self, name: str, generator: torch.Generator) -> None:
         scene = datasets.planar_scene(name)
         height, width = scene.image.shape[-2:]
-        p = perturb(2000, 10.0, scene.frame, affine, generator=generator)
+        p = perturbations(2000, 10.0, scene.frame, affine, generator=generator)
         points = scene.frame.to_pixels(affine.apply(p, corners()))
         inside = (points >= 0) & (points <= points.new_tensor([width - 1, height - 1]))
         assert inside.flatten(1).all(1).float().mean() > 0.7

@@ -8,7 +8,7 @@ from icstn.evidence.appearance import appearance
 from icstn.evidence.curves import ErrorCurve
 from icstn.exhibits import curves, montages, pictures
 from icstn.exhibits.theme import THEMES, draw_once, figure_pair, plotted
-from icstn.perturb import perturb
+from icstn.perturb import perturbations
 from icstn.sampling import Frame, sample
 
 FRAME = Frame.box(20, 15, 60, 55, 24, 24)
@@ -52,7 +52,7 @@ def test_figure_2_shows_the_arrays_and_outlines(effect):
 
 
 def test_figure_6_shows_truth_boxes_and_samples(image, generator):
-    p = perturb(9, 3.0, FRAME, "affine", generator=generator)
+    p = perturbations(9, 3.0, FRAME, "affine", generator=generator)
     planar = pictures.planar(image, FRAME, p, sigma=3.0, boxes=5)
     shown = plotted(draw_once(partial(pictures.figure_6, shown=planar, columns=3)))
     assert shown["ground truth"][0].tolist() == [20, 15]

@@ -18,7 +18,7 @@ from torch import Tensor
 from icstn import datasets
 from icstn.classical import Aligner, LinearRegressor, descend
 from icstn.experiments import Record, Records
-from icstn.perturb import perturb
+from icstn.perturb import perturbations
 from icstn.sampling import Frame, sample
 from icstn.warps import FAMILIES, Warp, corner_error, family
 
@@ -72,7 +72,7 @@ def problem(scene: str) -> Problem:
     if scene == "photograph":
         made = datasets.planar_scene("chelsea", gray=True)
         crop = sample(made.image, torch.zeros(1, 6), made.frame, "affine")
-        p = perturb(8, live.SIGMA, made.frame, "affine", generator=torch.Generator().manual_seed(1))
+        p = perturbations(8, live.SIGMA, made.frame, "affine", generator=torch.Generator().manual_seed(1))
         return Problem(
             ((made.image - crop.mean()) / crop.std()).expand(8, -1, -1, -1), p, made.frame, family("affine")
         )

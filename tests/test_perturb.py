@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from icstn.perturb import corner_noise, perturb
+from icstn.perturb import corner_noise, perturbations
 from icstn.sampling import Frame
 from icstn.warps import FAMILIES, affine, corners, homography
 
@@ -54,14 +54,14 @@ class TestCornerNoise:
 
 class TestPerturb:
     def test_homography_moves_the_corners_by_exactly_the_noise(self) -> None:
-        p = perturb(500, 3.5, FRAME, "homography", generator=torch.Generator().manual_seed(3))
+        p = perturbations(500, 3.5, FRAME, "homography", generator=torch.Generator().manual_seed(3))
         noise = corner_noise(500, 3.5, generator=torch.Generator().manual_seed(3))
         moved = (homography.apply(p.double(), corners(torch.float64)) - corners(torch.float64)) / FRAME.pixel
         error = (moved - noise).abs().amax((1, 2))
         assert error.quantile(0.99) < 1e-3  # float32; the few nearly degenerate quadrilaterals lose more
 
     def test_affine_is_the_least_squares_fit(self) -> None:
-        p = perturb(500, 3.5, FRAME, "affine", generator=torch.Generator().manual_seed(3))
+        p = perturbations(500, 3.5, FRAME, "affine", generator=torch.Generator().manual_seed(3))
         noise = corner_noise(500, 3.5, generator=torch.Generator().manual_seed(3)) * FRAME.pixel
         x = torch.cat((corners(), torch.ones(4, 1)), 1)
         wanted = torch.linalg.lstsq(x.expand(500, 4, 3), corners() + noise).solution.mT
@@ -69,25 +69,25 @@ class TestPerturb:
 
     @pytest.mark.parametrize("name", FAMILIES)
     def test_zero_noise_is_the_identity(self, name: str, generator: torch.Generator) -> None:
-        p = perturb(3, 0.0, FRAME, name, generator=generator)
+        p = perturbations(3, 0.0, FRAME, name, generator=generator)
         torch.testing.assert_close(p, torch.zeros(3, FAMILIES[name].dim), atol=1e-6, rtol=0)
 
     @pytest.mark.parametrize("name", FAMILIES)
     def test_same_seed_same_warps(self, name: str) -> None:
-        a, b = (perturb(5, 3.5, FRAME, name, generator=torch.Generator().manual_seed(1)) for _ in "ab")
-        c = perturb(5, 3.5, FRAME, name, generator=torch.Generator().manual_seed(2))
+        a, b = (perturbations(5, 3.5, FRAME, name, generator=torch.Generator().manual_seed(1)) for _ in "ab")
+        c = perturbations(5, 3.5, FRAME, name, generator=torch.Generator().manual_seed(2))
         assert torch.equal(a, b)
         assert not torch.equal(a, c)
 
     def test_noise_scales_with_the_frame(self) -> None:
         """σ is in template pixels: on twice the samples the same σ is half the normalised noise."""
         small, large = (
-            perturb(9, 2.0, Frame.full(n, n), "affine", generator=torch.Generator().manual_seed(5))
+            perturbations(9, 2.0, Frame.full(n, n), "affine", generator=torch.Generator().manual_seed(5))
             for n in (20, 40)
         )
         torch.testing.assert_close(small, 2 * large)
 
     def test_no_draw_from_the_global_state(self) -> None:
         before = torch.random.get_rng_state()
-        perturb(4, 3.5, FRAME, "homography", generator=torch.Generator().manual_seed(1))
+        perturbations(4, 3.5, FRAME, "homography", generator=torch.Generator().manual_seed(1))
         assert torch.equal(before, torch.random.get_rng_state())

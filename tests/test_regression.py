@@ -24,7 +24,7 @@ from icstn.classical import (
     template_gradients,
 )
 from icstn.classical.features import hog
-from icstn.perturb import perturb
+from icstn.perturb import perturbations
 from icstn.sampling import Frame, sample
 from icstn.warps import FAMILIES, affine, corner_error, family, homography
 
@@ -53,7 +53,7 @@ def clk(gray: torch.Tensor) -> ConditionalLK:
 
 
 def noise(n: int, sigma: float, warp: str = "affine", seed: int = 99) -> torch.Tensor:
-    return perturb(n, sigma, FRAME, warp, generator=torch.Generator().manual_seed(seed))
+    return perturbations(n, sigma, FRAME, warp, generator=torch.Generator().manual_seed(seed))
 
 
 def pixels_off(p: torch.Tensor, warp: str = "affine") -> torch.Tensor:
@@ -148,7 +148,7 @@ def test_supervised_descent_beats_plain_ic_on_the_planar_task(photograph: torch.
     """50×50 samples, affine, σ = 7.5 px (Sec. 5.1), the same initial noise for both."""
     gray = photograph.mean(1, keepdim=True).float()
     frame = Frame.box(100, 60, 220, 180, 50, 50)
-    p0 = perturb(300, 7.5, frame, "affine", generator=torch.Generator().manual_seed(999))
+    p0 = perturbations(300, 7.5, frame, "affine", generator=torch.Generator().manual_seed(999))
     T = sample(gray, torch.zeros(1, 6), frame, "affine")
     ic = descend([ic_lk(T, "affine")] * 30, gray, p0, frame, "affine")
     sdm = SupervisedDescent(frame, "affine", sigma=7.5).fit(gray).align(gray, p0)

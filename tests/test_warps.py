@@ -180,6 +180,58 @@ class TestFit:
         with pytest.raises(SingularWarpError, match="not determined by its points: item 0 of 1"):
             warp.fit(line, line)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+    @pytest.mark.parametrize("warp", [affine, homography], ids=repr)
+    @pytest.mark.parametrize("size", [1.0, 4000.0], ids=["normalised", "pixels"])
+    def test_so_are_points_on_any_line(self, warp: Warp, dtype: torch.dtype, size: float) -> None:
+        """Whose products are no exact zeros: what tells them is the conditioning."""
+        x = torch.tensor([-1.0, -0.3, 0.7, 0.9], dtype=dtype) * size
+        if warp is affine:
+            x = x[:3]
+        line = torch.stack((x, 0.37 * x + 0.11 * size), -1)
+        good = corners(dtype)[: len(x)] * size
+        with pytest.raises(SingularWarpError, match="not determined by its points: item 1 of 2"):
+            warp.fit(torch.stack((good, line)), torch.stack((good, line + 1)))
+
+    @pytest.mark.parametrize("warp", [affine, homography], ids=repr)
+    def test_a_small_patch_far_away_is_determined(self, warp: Warp) -> None:
+        patch = 25 * corners(torch.float32) + 4000
+        moved = patch + 0.5 * torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+        p = warp.fit(patch.double(), moved.double())
+        assert p.isfinite().all()
+        if warp is homography:
+            close(warp.apply(p, patch.double()), moved.double(), 1e-5)
+        warp.fit(patch, moved)  # raises nothing in float32 either
+
+    @EVERY
+    def test_points_that_are_not_finite_are_refused(self, warp: Warp) -> None:
+        bad = corners().clone()
+        bad[1, 0] = math.nan
+        with pytest.raises(SingularWarpError, match="item 1 of 2"):
+            warp.fit(corners(), torch.stack((corners(), bad)))
+
+    @EVERY
+    def test_without_the_check_the_others_are_right(self, warp: Warp) -> None:
+        target = torch.stack((corners() + 0.1, torch.full((4, 2), math.nan)))
+        close(warp.fit(corners(), target, check=False)[0], warp.fit(corners(), corners() + 0.1), 1e-6)
+
+    @EVERY
+    def test_the_same_bits_every_time(self, warp: Warp, generator: torch.Generator) -> None:
+        """Test perturbations are fitted warps, and a resumed run draws them again."""
+        y = corners() + torch.randn(200, 4, 2, generator=generator)
+        first, kept = warp.fit(corners(), y), []
+        for i in range(30):
+            kept.append(torch.empty(17 * i + 3))  # memory is never the same twice
+            assert torch.equal(warp.fit(corners(), y), first)
+
+    def test_least_squares_is_well_conditioned(self) -> None:
+        """The normal equations would square a condition number of 1e4, and lose all of float32."""
+        x = torch.tensor([[0.0, 0.0], [1.0, 1e-4], [2.0, 0.0], [3.0, 1e-4], [4.0, -1e-4]])
+        p = torch.tensor([[0.3, 0.2, 0.1, -0.2, 0.4, 0.5]])
+        found = affine.fit(x, affine.apply(p.double(), x.double()).float())
+        assert (affine.apply(found, x) - affine.apply(p, x)).abs().max() < 1e-5
+        assert (found - p).abs().max() < 0.02
+
 
 class TestJacobian:
     @EVERY
@@ -305,14 +357,86 @@ def test_corner_error_of_a_shift_is_its_length() -> None:
     close(corner_error(translation, p, p), torch.zeros(2))
 
 
-def test_caches_are_safe_under_inference_mode() -> None:
-    """A generator first needed in inference mode must not poison a later backward pass."""
-    from icstn import warps
+class TestCornerError:
+    def test_has_a_gradient_at_the_identity(self) -> None:
+        """The root's slope is infinite there; the distance's subgradient is 0."""
+        p = torch.zeros(2, 8)
+        p[1, 2] = 0.3
+        p.requires_grad_()
+        corner_error(homography, p).sum().backward()
+        assert p.grad[0].abs().max() == 0
+        close(p.grad[1, 2], torch.tensor(1.0))
 
-    for cached in (warps._generators, warps._dual, warps._eye):
-        cached.cache_clear()
-    with torch.inference_mode():
-        homography.inverse(torch.zeros(1, 8))
-    p = torch.zeros(1, 8, requires_grad=True)
-    homography.inverse(p).sum().backward()
-    assert p.grad is not None
+    def test_is_the_root_of_the_mean_square(self) -> None:
+        p, q = some(homography, 5), some(homography, 5, seed=1)
+        c = corners(torch.float64)
+        wanted = (homography.apply(p, c) - homography.apply(q, c)).square().sum(-1).mean(-1).sqrt()
+        close(corner_error(homography, p, q), wanted, 1e-14)
+
+
+class TestEmptyBatch:
+    """Batches of no items have shapes, and gradients."""
+
+    @EVERY
+    def test_keeps_its_shape(self, warp: Warp) -> None:
+        p = torch.zeros(0, warp.dim, requires_grad=True)
+        q = warp.compose(p, warp.inverse(p), side="image")
+        assert q.shape == (0, warp.dim)
+        assert warp.matrix(p).shape == (0, 3, 3)
+        assert warp.apply(p, corners()).shape == (0, 4, 2)
+        assert warp.fit(corners(), torch.zeros(0, 4, 2)).shape == (0, warp.dim)
+        assert corner_error(warp, p).shape == (0,)
+        q.sum().backward()
+        assert p.grad.shape == p.shape
+
+
+class TestPrecision:
+    """Coordinates are float32 or better."""
+
+    @EVERY
+    @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
+    def test_half_precision_is_widened(self, warp: Warp, half: torch.dtype) -> None:
+        p, q = some(warp, 3, dtype=torch.float32).to(half), some(warp, 3, seed=1, dtype=torch.float32)
+        c = corners()
+        for ours, wanted in (
+            (warp.matrix(p), warp.matrix(p.float())),
+            (warp.compose(q, p, side="image"), warp.compose(q, p.float(), side="image")),
+            (warp.inverse(p), warp.inverse(p.float())),
+            (warp.apply(p, c), warp.apply(p.float(), c)),
+            (warp.jacobian(c, p), warp.jacobian(c, p.float())),
+            (warp.fit(c, c.to(half)), warp.fit(c, c)),
+            (corner_error(warp, p), corner_error(warp, p.float())),
+        ):
+            assert ours.dtype == torch.float32
+            assert torch.equal(ours, wanted)
+
+    @EVERY
+    def test_autocast_has_no_say(self, warp: Warp) -> None:
+        p, q, c = (some(w, 3, dtype=torch.float32) for w in (warp, warp, translation))
+
+        def all_of_it(autocast: bool) -> list[torch.Tensor]:
+            a = p.clone().requires_grad_()
+            with torch.autocast("cpu", enabled=autocast):
+                b = warp.compose(a, warp.inverse(q), side="template")
+                fitted = warp.fit(corners(), corners() + c[:, None])
+                out = [b, warp.jacobian(c, b), fitted, corner_error(warp, b)]
+            return [*out, *torch.autograd.grad(sum(o.sum() for o in out), a)]
+
+        for ours, wanted in zip(all_of_it(True), all_of_it(False), strict=True):
+            assert torch.equal(ours, wanted)
+
+
+class TestFamiliesOfOnesOwn:
+    SHEAR = Warp("shear", (((0, 1, 1.0),), ((0, 1, 0.5), (1, 0, 1.0))))  # generators that are not orthogonal
+
+    @given(data=st.data())
+    def test_params_read_a_matrix_back(self, data: st.DataObject) -> None:
+        p = data.draw(params(self.SHEAR))
+        close(self.SHEAR.params(self.SHEAR.matrix(p)), p)
+
+    @pytest.mark.parametrize(
+        "entries", [(((0, 1, 1.0),), ((0, 1, 2.0),)), (((2, 2, 1.0),),)], ids=["dependent", "M[2, 2]"]
+    )
+    def test_generators_are_checked(self, entries: tuple) -> None:
+        with pytest.raises(ValueError, match=r"'mine' must be independent and leave M\[2, 2\] alone"):
+            Warp("mine", entries)

@@ -14,15 +14,20 @@ from __future__ import annotations
 import argparse
 import filecmp
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import live
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = ("_config.yml", "_toc.yml", "book", "figures")
+SOURCES = ("_config.yml", "_toc.yml", "CHANGELOG.md", "book", "figures")
+#: The environment variable that may name the repository's address in place of ``_config.yml``.
+REPOSITORY = "ICSTN_REPOSITORY"
+BINDER = {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"}
 LEFT_OUT = shutil.ignore_patterns("records", ".ipynb_checkpoints", "__pycache__", "_build", ".*")
 STRICT = ("-W", "--keep-going", "-n")
 
@@ -33,6 +38,7 @@ def stage(target: Path, root: Path = ROOT, overlay: Path | None = None) -> Path:
     for name in SOURCES:
         if (root / name).exists():
             kept |= _copy_tree(root / name, target / name)
+    _connect(target / "_config.yml")
     kept |= set(live.write(target / "book" / "assets" / "live" / "data"))
     for file in sorted(target.rglob("*"), reverse=True):
         if file.is_file() and file not in kept:
@@ -58,6 +64,21 @@ def build(source: Path, out: Path, strict: bool = True) -> subprocess.CompletedP
     return subprocess.run(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, check=False
     )
+
+
+def _connect(config: Path) -> None:
+    """Add the buttons that need the repository's public address to the staged configuration, if it is set."""
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    url = os.environ.get(REPOSITORY) or settings["repository"]["url"]
+    if not url:
+        return
+    if not re.fullmatch(r"https://[\w.-]+(/[\w.-]+){2,}", url):
+        raise SystemExit(f"{url!r} is no repository's address: write it as https://HOST/NAME/REPOSITORY")
+    settings["repository"]["url"] = url
+    options = {"repository_url": url, "repository_branch": settings["repository"]["branch"]}
+    options |= {"use_repository_button": True, "use_issues_button": True, "launch_buttons": dict(BINDER)}
+    settings["sphinx"]["config"]["html_theme_options"] |= options
+    config.write_text(yaml.safe_dump(settings, allow_unicode=True, sort_keys=False), encoding="utf-8")
 
 
 def _copy_tree(source: Path, target: Path) -> set[Path]:

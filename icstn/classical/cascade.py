@@ -24,7 +24,7 @@ from icstn.classical.features import Features, extract, feature, feature_name
 from icstn.classical.inputs import check_finite_images
 from icstn.classical.linear_regressor import LinearRegressor
 from icstn.classical.model_file import read_model, write_model
-from icstn.perturb import perturb
+from icstn.perturb import perturbations
 from icstn.sampling import Frame, sample, warp_grid
 from icstn.warps import Warp, corners, family
 
@@ -268,7 +268,7 @@ class Cascade:
         n = len(images) * self.samples
         options: dict[str, Any] = {"generator": generator, "translation_sigma": self.translation_sigma}
         return (
-            perturb(n, self.sigma, self.frame, self.warp, **options)
+            perturbations(n, self.sigma, self.frame, self.warp, **options)
             .to(images)
             .unflatten(0, (len(images), -1))
         )

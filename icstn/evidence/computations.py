@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from icstn import datasets
 from icstn.classical import Aligner, LinearRegressor, descend, ic_lk
-from icstn.perturb import perturb
+from icstn.perturb import perturbations
 from icstn.sampling import Frame, sample
 from icstn.transformers import ICSTN, STN, CompositionalSTN
 from icstn.warps import affine, corner_error
@@ -35,7 +35,7 @@ def planar_trials(sigma: float = 2.5, n: int = 100) -> Trials:
     """The planar experiment in float64, σ in pixels."""
     scene = datasets.planar_scene("chelsea", gray=True)
     image, frame = scene.image.double(), scene.frame
-    p = perturb(n, sigma, frame, "affine", generator=torch.Generator().manual_seed(0)).double()
+    p = perturbations(n, sigma, frame, "affine", generator=torch.Generator().manual_seed(0)).double()
     return Trials(image, frame, sample(image, affine.identity(1).double(), frame, affine), p)
 
 

@@ -146,7 +146,7 @@ def planar(
     Args:
         image: photograph in [0, 1].
         frame: ground-truth box and size of the samples.
-        p: perturbed warps (:func:`icstn.perturb.perturb`); all are sampled.
+        p: perturbed warps (:func:`icstn.perturb.perturbations`); all are sampled.
         sigma: what p was drawn with, in template pixels.
         warp: family of p.
         boxes: how many of them to draw on the photograph.

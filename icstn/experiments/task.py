@@ -17,7 +17,7 @@ from torch import Tensor
 
 from icstn.experiments.models import Model, build_model
 from icstn.experiments.spec import RunSpec, Spec
-from icstn.perturb import perturb
+from icstn.perturb import perturbations
 from icstn.sampling import Frame
 from icstn.warps import family
 
@@ -116,13 +116,15 @@ class Task(ABC):
     def training_warps(self, generator: torch.Generator) -> Tensor:
         """A block of initial warps, ``(BLOCK, batch, k)``."""
         assert isinstance(self.spec, Spec)
-        p = perturb(BLOCK * self.spec.batch, self.spec.sigma, self.frame, self.warp, generator=generator)
+        p = perturbations(
+            BLOCK * self.spec.batch, self.spec.sigma, self.frame, self.warp, generator=generator
+        )
         return p.view(BLOCK, self.spec.batch, -1)
 
     def test_warps(self, n: int, draw: int) -> Tensor:
         """Test perturbations ``(n, k)`` number ``draw``, shared by all models of the experiment."""
         generator = seeded("test", self.spec.about.trials, self.spec.image, self.spec.sigma, draw)
-        return perturb(n, self.spec.sigma, self.frame, self.warp, generator=generator).to(self.device)
+        return perturbations(n, self.spec.sigma, self.frame, self.warp, generator=generator).to(self.device)
 
 
 def seeded(*values: object) -> torch.Generator:

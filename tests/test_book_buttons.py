@@ -1,0 +1,67 @@
+"""What a page offers besides its text: launching, downloading, citing, and what has changed."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import book
+
+ROOT = Path(__file__).resolve().parent.parent
+ADDRESS = "https://github.com/someone/icstn"
+SMALL = {"format": "jb-book", "root": "book/conventions", "chapters": [{"file": "book/changes"}]}
+
+
+def settings(folder: Path) -> dict:
+    return yaml.safe_load((folder / "_config.yml").read_text(encoding="utf-8"))
+
+
+def small_book(folder: Path) -> Path:
+    """Two pages, built; their links into the rest of the book lead nowhere, so no strictness here."""
+    staged = book.stage(folder / "stage")
+    (staged / "_toc.yml").write_text(yaml.safe_dump(SMALL))
+    done = book.build(staged, folder, strict=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return folder / "_build" / "html" / "book"
+
+
+def test_without_an_address_there_are_no_buttons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(book.REPOSITORY, raising=False)
+    found = settings(book.stage(tmp_path))
+    assert found == settings(ROOT)
+    assert found["repository"]["url"] == ""
+    assert "launch_buttons" not in found["sphinx"]["config"]["html_theme_options"]
+
+
+def test_what_is_no_address_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(book.REPOSITORY, "icstn")
+    with pytest.raises(SystemExit, match="'icstn' is no repository's address"):
+        book.stage(tmp_path)
+
+
+@pytest.mark.slow
+def test_an_address_brings_the_buttons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(book.REPOSITORY, ADDRESS)
+    page = (small_book(tmp_path) / "conventions.html").read_text(encoding="utf-8")
+    assert re.search(r'href="https://mybinder\.org/v2/[^"]+book/conventions\.ipynb"', page)
+    assert f'href="{ADDRESS}"' in page
+    assert f'href="{ADDRESS}/issues/new' in page
+
+
+@pytest.mark.slow
+def test_every_page_can_be_downloaded_and_cited(tmp_path: Path) -> None:
+    folder = small_book(tmp_path)
+    page = (folder / "conventions.html").read_text(encoding="utf-8")
+    (source,) = re.findall(r'href="([^"]+)"[^>]*\bdownload-source-button', page)
+    assert (folder / source).read_bytes() == (ROOT / "book" / "conventions.ipynb").read_bytes()
+    entry = re.search(r"@misc\{icstn-conventions,(.*?)\n\}</pre>", page, re.DOTALL)[1]
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert "{Conventions}" in entry
+    assert f"version {version}" in entry
+    changes = (folder / "changes.html").read_text(encoding="utf-8")
+    for heading in re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE):
+        assert re.search(rf"<h2>{re.escape(heading)}", changes)
