@@ -275,8 +275,7 @@ def train_step(
     result = task.loss(state.model if model is None else model, batch)  # type: ignore[arg-type]
     state.optimizer.zero_grad(set_to_none=True)
     result.loss.backward()
-    if spec.clip:
-        parameters = state.optimizer.param_groups[0]["params"]
+    if spec.clip and (parameters := state.optimizer.param_groups[0]["params"]):
         torch.nn.utils.clip_grad_norm_(parameters, spec.clip, foreach=True)
     state.optimizer.step()
     return torch.stack((result.loss.detach(), result.error))
