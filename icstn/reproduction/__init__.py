@@ -1,0 +1,21 @@
+"""Reproducing exhibits: the list of them, the Records that they show, and their notebooks, executed."""
+
+from icstn.reproduction.catalogue import EXHIBITS, Exhibit, ReproductionError, choose, tables
+from icstn.reproduction.notebooks import execute
+from icstn.reproduction.obtaining import obtain, seed_list
+from icstn.reproduction.plans import Job, Request, plan, train
+
+__all__ = [
+    "EXHIBITS",
+    "Exhibit",
+    "Job",
+    "ReproductionError",
+    "Request",
+    "choose",
+    "execute",
+    "obtain",
+    "plan",
+    "seed_list",
+    "tables",
+    "train",
+]

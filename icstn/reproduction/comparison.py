@@ -1,0 +1,61 @@
+"""A reader's own runs beside the published numbers."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from icstn.experiments.experiment import EXPERIMENTS
+from icstn.experiments.records import Record, Records
+from icstn.experiments.spec import RunSpec
+from icstn.reproduction.plans import Job
+
+Cell = tuple[str, float]
+
+
+def comparison(job: Job, records: Records) -> str:
+    """The paper's numbers, the published ones and those of these runs, side by side, in Markdown.
+
+    Args:
+        job: an exhibit that has been made; one that is no table gives an empty text.
+        records: where its Records are.
+    """
+    published = job.notebook.parent / "rendered" / f"{job.name}.csv"
+    if job.name not in EXPERIMENTS or not published.is_file():
+        return ""
+    about, theirs = EXPERIMENTS[job.name], _published(published, job.name)
+    own = _own(job.specs, records.stand_in() if job.data.stand_in else records, about.digits)
+    title = "Yours, on rendered signs" if job.data.stand_in else "Yours"
+    lines = [f"| Model | σ | Paper | Published | {title} |", "| :-- | --: | --: | --: | --: |"]
+    for (model, sigma), printed in about.printed.items():
+        known = theirs.get((model, sigma))
+        columns = [f"{printed:.3f}", "–" if known is None else f"{known:.{about.digits}f}"]
+        columns.append(own.get((model, sigma), "–"))
+        lines.append(f"| {model} | {sigma:g} | {' | '.join(columns)} |")
+    return "\n".join(lines) + f"\n\nTest errors in {about.unit}; σ in pixels."
+
+
+def _published(path: Path, experiment: str) -> dict[Cell, float]:
+    """The numbers of a table as it is committed, from the file that its notebook has rendered."""
+    [*_, only] = EXPERIMENTS[experiment].sigmas
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["ours"]]
+    return {(row["model"], float(row["sigma"] or only)): float(row["ours"]) for row in rows}
+
+
+def _own(specs: Sequence[RunSpec], records: Records, digits: int) -> dict[Cell, str]:
+    """The mean test error of each cell over its seeds."""
+    cells: dict[Cell, list[Record]] = {}
+    for record in filter(None, map(records.find, specs)):
+        cells.setdefault((record.spec.model, record.spec.sigma), []).append(record)
+    return {cell: _mean(runs, digits) for cell, runs in cells.items()}
+
+
+def _mean(runs: Sequence[Record], digits: int) -> str:
+    errors = [r.test_error for r in runs if r.status == "finished"]
+    if len(errors) == len(runs):
+        return f"{fmean(errors):.{digits}f}"
+    lost = f"{len(runs) - len(errors)} of {len(runs)} diverged"
+    return f"{fmean(errors):.{digits}f} ({lost})" if errors else "diverged"

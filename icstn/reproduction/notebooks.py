@@ -1,0 +1,109 @@
+"""Executing the notebooks of exhibits, each in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from icstn.experiments.execution import cores
+from icstn.experiments.records import Records
+from icstn.reproduction.catalogue import ReproductionError
+from icstn.reproduction.comparison import comparison
+from icstn.reproduction.plans import Job
+
+
+def execute(jobs: Sequence[Job], target: Path, records: Records, workers: int = 0) -> dict[str, Path]:
+    """Execute the notebooks, each in a process of its own, a few at a time; unchanged ones are kept.
+
+    Args:
+        jobs: what to execute.
+        target: folder of the executed notebooks.
+        records: their content decides whether an executed notebook is still valid.
+        workers: notebooks at a time; 0 is one a CPU core.
+
+    Returns:
+        the executed notebooks, by exhibit.
+
+    Raises:
+        ReproductionError: a notebook failed; the message holds its own error.
+    """
+    target = target.resolve()
+    target.mkdir(parents=True, exist_ok=True)
+    paths = [target / f"{job.name}.ipynb" for job in jobs]
+    keys = [_key(job, records) for job in jobs]
+    stale = [
+        (job, path, key) for job, path, key in zip(jobs, paths, keys, strict=True) if _kept_key(path) != key
+    ]
+    if stale:
+        _execute_all(stale, records, min(workers or cores(), len(stale)))
+    return {job.name: path for job, path in zip(jobs, paths, strict=True)}
+
+
+def _execute_all(jobs: Sequence[tuple[Job, Path, str]], records: Records, workers: int) -> None:
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_interrupts) as pool:
+        try:
+            for task in [pool.submit(_execute, *job, records) for job in jobs]:
+                task.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C is the parent's business. The kernels inherit this: Jupyter interrupts them before their end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _execute(job: Job, path: Path, key: str, records: Records) -> None:
+    """Execute one notebook, in a process that does nothing else: papermill changes the working directory."""
+    import nbformat
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        papermill.execute_notebook(
+            str(job.notebook),
+            str(path),
+            parameters=dict(job.parameters),
+            kernel_name="python3",
+            cwd=str(job.notebook.parent),
+            progress_bar=False,
+        )
+    except PapermillExecutionError as error:
+        raise ReproductionError(
+            f"{job.name} failed in its cell {error.exec_count}: {error.ename}: {error.evalue}; "
+            f"the notebook as far as it came is {path}"
+        ) from None
+    done = nbformat.read(path, 4)
+    done.metadata["icstn"] = {"key": key, "about": job.about, "comparison": comparison(job, records)}
+    nbformat.write(done, path)
+
+
+def _kept_key(path: Path) -> str:
+    """The key of an executed notebook, empty if there is none."""
+    try:
+        return str(json.loads(path.read_text())["metadata"]["icstn"]["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _key(job: Job, records: Records) -> str:
+    """Hash of everything that an executed notebook depends on: its source, parameters, Records, library."""
+    digest = hashlib.sha256(json.dumps(job.parameters, sort_keys=True, default=str).encode())
+    source = json.loads(job.notebook.read_text())
+    digest.update(json.dumps([cell["source"] for cell in source["cells"]]).encode())
+    folder = records.stand_in().folder if job.data.stand_in else records.folder
+    library = Path(__file__).parents[1]
+    for file in [*sorted(library.rglob("*.py")), *sorted(folder.glob("*/record.json"))]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

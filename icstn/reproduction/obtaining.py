@@ -1,0 +1,61 @@
+"""Obtaining the Records that an exhibit shows: what is missing is trained first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from icstn.experiments.execution import DataOptions, Execution
+from icstn.experiments.recipes import cells
+from icstn.experiments.records import Record, open_records
+from icstn.experiments.running import ensure
+from icstn.reproduction.catalogue import ReproductionError
+
+
+def obtain(
+    experiment: str,
+    models: Sequence[str] | None = None,
+    *,
+    preset: str = "quick",
+    seeds: int | str | Sequence[int] = 0,
+    device: str = "auto",
+    data: str | None = None,
+    records: str | None = None,
+) -> list[Record]:
+    """The Records that an exhibit shows; what is missing is trained first, with a progress bar.
+
+    Args:
+        experiment: ``table_1``, ``table_2``, ``table_3`` or ``baselines``.
+        models: only these rows.
+        preset, device, data, records: the notebook's parameters.
+        seeds: see :func:`seed_list`.
+
+    Raises:
+        ValueError, DataError, StorageError: a parameter is no good; the message says which.
+    """
+    specs = cells(experiment, preset, seed_list(seeds), models)
+    execution = Execution(device=device, data=DataOptions.parse(data))
+    return ensure(specs, open_records(records), execution)
+
+
+def seed_list(seeds: int | str | Sequence[int]) -> list[int]:
+    """Seeds as a list, from a number, a list or a text.
+
+    Raises:
+        ReproductionError: the text names no seeds.
+
+    Example:
+        >>> seed_list("0,2,5-7")
+        [0, 2, 5, 6, 7]
+    """
+    if isinstance(seeds, int):
+        return [seeds]
+    if not isinstance(seeds, str):
+        return [int(seed) for seed in seeds]
+    try:
+        ranges = [[int(end) for end in part.split("-")] for part in seeds.split(",")]
+    except ValueError:
+        ranges = []
+    found = [seed for ends in ranges for seed in range(ends[0], ends[-1] + 1)]
+    if not found or any(len(ends) > 2 for ends in ranges):
+        raise ReproductionError(f"seeds are numbers such as 0, 0,1,2 or 0-4; got {seeds!r}")
+    return found
