@@ -4,9 +4,10 @@
     python tools/book.py --overlay _build/reproduce     with the freshly executed notebooks of that folder
 
 The staging copy holds the configuration, book/ and figures/, and what tools/live.py makes of the published
-Records for the live pages. An overlay replaces what it has files for: a file of it is placed by its path
-below the overlay (``figures/table_2.ipynb``) or, when it lies at the overlay's top, by its name. The HTML
-lies in ``OUT/_build/html``.
+Records for the live pages. Of an overlay, what ``icstn reproduce`` has executed becomes a section below what
+is published; its other files replace those of the book. A file is placed by its path below the overlay
+(``figures/table_2.ipynb``) or, when it lies at the overlay's top, by its name. The HTML lies in
+``OUT/_build/html``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 from pathlib import Path
 
 import live
+import own_run
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,8 +48,15 @@ def stage(target: Path, root: Path = ROOT, overlay: Path | None = None) -> Path:
     if overlay is not None:
         for file in sorted(overlay.rglob("*")):
             if file.is_file() and (place := _place(file.relative_to(overlay), target)):
-                _copy(file, place)
+                _lay_over(file, place)
     return target
+
+
+def _lay_over(file: Path, place: Path) -> None:
+    if place.is_file() and own_run.made(file):
+        own_run.write(place, file)
+    else:
+        _copy(file, place)
 
 
 def build(source: Path, out: Path, strict: bool = True) -> subprocess.CompletedProcess[str]:
