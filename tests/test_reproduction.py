@@ -1,4 +1,4 @@
-"""Reproducing exhibits: plans, notebooks in processes of their own, a reader's run beside what is published."""
+"""Reproducing exhibits: plans, notebooks in processes, and a reader's run beside what is published."""
 
 from __future__ import annotations
 
