@@ -20,7 +20,7 @@ import speed  # noqa: E402
 import threads  # noqa: E402
 
 from icstn.experiments import cells  # noqa: E402
-from icstn.experiments.running import cores, default_workers  # noqa: E402
+from icstn.experiments.execution import Execution, cores  # noqa: E402
 
 REPORT = json.loads((BENCHMARKS / "speed.json").read_text())
 
@@ -39,7 +39,7 @@ def test_pages_are_made_of_the_committed_measurements() -> None:
 def test_the_default_number_of_threads_is_the_faster_one() -> None:
     seconds = json.loads((BENCHMARKS / "threads.json").read_text())["seconds"]
     faster = min(seconds, key=lambda name: statistics.median(seconds[name]))
-    assert (faster == "2 runs × 1 thread") == (default_workers("cpu") == cores())
+    assert (faster == "2 runs × 1 thread") == (Execution(device="cpu").processes() == cores())
 
 
 def test_every_row_was_measured() -> None:

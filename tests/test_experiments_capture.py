@@ -20,17 +20,17 @@ from icstn.experiments.classification import Classification
 from icstn.experiments.execution import cores
 from icstn.experiments.planar import Planar
 from icstn.experiments.prefetch import Prefetcher
-from icstn.experiments.provenance import provenance
-from icstn.experiments.training import State, make_optimizer, set_rates, train_step
+from icstn.experiments.provenance import gathered
+from icstn.experiments.training import TrainingState, make_optimizer, set_rates, train_step
 from icstn.sampling import Frame
 
 MODELS = ("CNN(a)", "STN(a)", "c-STN-2(a)", "IC-STN-2(a)")
 
 
-def started(spec, device: str = "cpu") -> tuple[Classification, State]:
+def started(spec, device: str = "cpu") -> tuple[Classification, TrainingState]:
     task = runs.small_task(spec, None, device)
     model = task.model()
-    return task, State(model, make_optimizer(spec, model))
+    return task, TrainingState(model, make_optimizer(spec, model))
 
 
 class HostReads(TorchDispatchMode):
@@ -80,7 +80,7 @@ class HostData(TorchDispatchMode):
 
 def no_host_data(spec, task) -> None:
     model = task.model()
-    state = State(model, make_optimizer(spec, model))
+    state = TrainingState(model, make_optimizer(spec, model))
     first, batch = list(task.block(0))[:2]
     train_step(spec, task, state, first)  # Adam sets up its state
     with HostData() as made:
@@ -186,7 +186,7 @@ class TestReplay:
         _, plain = started(self.spec)
         set_rates(self.spec, plain.optimizer, 0)
         self.graph(monkeypatch, lambda step, batch: lambda b: step(b))
-        replay = capture.capture(self.step, self.batches[0], self.tensors)
+        replay = capture.captured(self.step, self.batches[0], self.tensors)
         for batch in self.batches:
             a, b = replay(batch), train_step(self.spec, self.task, plain, batch)
             assert a.equal(b)
@@ -199,7 +199,7 @@ class TestReplay:
 
         self.graph(monkeypatch, wrong)
         with pytest.warns(UserWarning, match="does not agree with a plain one.*goes on step by step"):
-            assert capture.capture(self.step, self.batches[0], self.tensors) == self.step
+            assert capture.captured(self.step, self.batches[0], self.tensors) == self.step
 
     def test_a_capture_that_fails_is_not_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def failing(step, batch):
@@ -207,13 +207,13 @@ class TestReplay:
 
         self.graph(monkeypatch, failing)
         with pytest.warns(UserWarning, match=r"no CUDA graph \(operation not permitted .*capturing\)"):
-            assert capture.capture(self.step, self.batches[0], self.tensors) == self.step
+            assert capture.captured(self.step, self.batches[0], self.tensors) == self.step
 
     def test_a_replay_of_the_captured_batch_is_not_used(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A graph whose inputs are not filled anew would train on one batch for ever."""
         self.graph(monkeypatch, lambda step, first: lambda b: step(first))
         with pytest.warns(UserWarning, match="does not agree with a plain one"):
-            assert capture.capture(self.step, self.batches[0], self.tensors) == self.step
+            assert capture.captured(self.step, self.batches[0], self.tensors) == self.step
 
     def test_rounding_noise_does_not_refuse_a_graph(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Adam's first step moves a weight whose gradient is noise by the full rate, either way."""
@@ -229,7 +229,7 @@ class TestReplay:
             return replay
 
         self.graph(monkeypatch, noisy)
-        assert capture.capture(self.step, self.batches[0], self.tensors) != self.step
+        assert capture.captured(self.step, self.batches[0], self.tensors) != self.step
 
     def test_a_failed_capture_leaves_the_stream_as_it_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """With the device and its streams played by a list; on the run's own device, not on the first."""
@@ -276,8 +276,8 @@ sys.path.insert(0, sys.argv[1])
 import runs
 from icstn.experiments import capture
 from icstn.experiments.prefetch import Prefetcher
-from icstn.experiments.provenance import provenance
-from icstn.experiments.training import State, make_optimizer, set_rates, train_step
+from icstn.experiments.provenance import gathered
+from icstn.experiments.training import TrainingState, make_optimizer, set_rates, train_step
 torch.set_num_threads(1)
 spec = runs.small_spec(sys.argv[2])
 task = runs.small_task(spec, None, "cpu")
@@ -285,7 +285,7 @@ batches = list(task.block(0))[:3]
 ends = []
 for backend in (None, sys.argv[3]):
     model = task.model()
-    state = State(model, make_optimizer(spec, model))
+    state = TrainingState(model, make_optimizer(spec, model))
     other = capture.compiled(model, backend=backend) if backend else None
     for step, batch in enumerate(batches):
         set_rates(spec, state.optimizer, step)
@@ -368,12 +368,12 @@ class TestGpus:
 
     def test_a_record_names_what_decides_a_gpus_result(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda d: f"GPU of {d}")
-        facts = provenance(torch.device("cuda:1"))
+        facts = gathered(torch.device("cuda:1"))
         assert facts["device"] == "GPU of cuda:1"
         assert {"cuda", "cudnn"} <= set(facts)
         assert set(facts["tf32"]) == {"matmul", "convolution"}
         assert set(facts["deterministic"]) == {"algorithms", "cudnn", "benchmark"}
-        assert "cuda" not in provenance(torch.device("cpu"))
+        assert "cuda" not in gathered(torch.device("cpu"))
 
 
 class FakeRecord(NamedTuple):

@@ -177,7 +177,7 @@ _UNIT_OF_TABLE_1 = (
 
 
 def _classification(
-    name: str, title: str, printed: Mapping[str, paper.Row], records: Iterable[Record]
+    name: str, title: str, printed: Mapping[str, paper.PrintedRow], records: Iterable[Record]
 ) -> Table:
     records = list(records)
     numbers: _Printed = {(m, None): row.error for m, row in printed.items()}

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from icstn.classical import Aligner, ConditionalLK, SupervisedDescent
 from icstn.experiments.planar import Planar
-from icstn.experiments.provenance import now, provenance
+from icstn.experiments.provenance import gathered, now
 from icstn.experiments.records import Record, Records
 from icstn.experiments.spec import BaselineSpec
 from icstn.experiments.task import Evaluation
@@ -66,7 +66,7 @@ class Method(NamedTuple):
 
 def run(spec: BaselineSpec, records: Records, task: Planar) -> Record:
     """Fit a method, test it on the trials of Table 1, and save its Record."""
-    facts = provenance(task.device) | {"seed": spec.seed, "started": now(), "data": task.data}
+    facts = gathered(task.device) | {"seed": spec.seed, "started": now(), "data": task.data}
     before = time.monotonic()
     method = METHODS[spec.model](spec, task)
     fitted = time.monotonic()

@@ -53,7 +53,7 @@ def compiled(model: torch.nn.Module, **options: Any) -> torch.nn.Module:
     return torch.compile(model, dynamic=False, **options)  # type: ignore[return-value]
 
 
-def capture(step: Step, batch: Any, tensors: Callable[[], Iterable[Tensor]]) -> Step:
+def captured(step: Step, batch: Any, tensors: Callable[[], Iterable[Tensor]]) -> Step:
     """A step that replays a CUDA graph, or the step itself where that fails.
 
     Args:

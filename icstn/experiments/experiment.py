@@ -65,7 +65,7 @@ def _planar(model: str) -> str:
 
 
 def _classification(
-    name: str, title: str, table: Mapping[str, paper.Row], data: str, fields: Mapping[str, Any]
+    name: str, title: str, table: Mapping[str, paper.PrintedRow], data: str, fields: Mapping[str, Any]
 ) -> Experiment:
     sigma = 3.5
     return Experiment(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Row(NamedTuple):
+class PrintedRow(NamedTuple):
     """One row of Table 2 or 3.
 
     Attributes:
@@ -37,26 +37,26 @@ TABLE_1: dict[str, tuple[float, float, float, float]] = {
 }
 
 #: Table 2: perturbed MNIST.
-TABLE_2: dict[str, Row] = {
-    "CNN(a)": Row(6.597, 39079, "conv(3×3,3)-conv(3×3,6)-P-conv(3×3,9)-conv(3×3,12)-FC(48)-FC(10)"),
-    "STN(a)": Row(4.944, 39048, f"[{_DEEP}]×1{_MNIST}"),
-    "c-STN-1(a)": Row(3.687, 39048, f"[{_DEEP}]×1{_MNIST}"),
-    "c-STN-2(a)": Row(2.060, 38528, f"[conv(9×9,4)-FC(8)]×2{_MNIST}"),
-    "c-STN-4(a)": Row(1.476, 37376, f"[FC(8)]×4{_MNIST}"),
-    "IC-STN-2(a)": Row(1.905, 39048, f"[{_DEEP}]×2{_MNIST}"),
-    "IC-STN-4(a)": Row(1.230, 39048, f"[{_DEEP}]×4{_MNIST}"),
-    "CNN(b)": Row(19.065, 19610, "conv(9×9,2)-conv(9×9,4)-FC(32)-FC(10)"),
-    "STN(b)": Row(9.325, 18536, f"[FC(8)]×1{_MNIST}"),
-    "c-STN-1(b)": Row(8.545, 18536, f"[FC(8)]×1{_MNIST}"),
-    "IC-STN-2(b)": Row(3.717, 18536, f"[FC(8)]×2{_MNIST}"),
-    "IC-STN-4(b)": Row(1.703, 18536, f"[FC(8)]×4{_MNIST}"),
+TABLE_2: dict[str, PrintedRow] = {
+    "CNN(a)": PrintedRow(6.597, 39079, "conv(3×3,3)-conv(3×3,6)-P-conv(3×3,9)-conv(3×3,12)-FC(48)-FC(10)"),
+    "STN(a)": PrintedRow(4.944, 39048, f"[{_DEEP}]×1{_MNIST}"),
+    "c-STN-1(a)": PrintedRow(3.687, 39048, f"[{_DEEP}]×1{_MNIST}"),
+    "c-STN-2(a)": PrintedRow(2.060, 38528, f"[conv(9×9,4)-FC(8)]×2{_MNIST}"),
+    "c-STN-4(a)": PrintedRow(1.476, 37376, f"[FC(8)]×4{_MNIST}"),
+    "IC-STN-2(a)": PrintedRow(1.905, 39048, f"[{_DEEP}]×2{_MNIST}"),
+    "IC-STN-4(a)": PrintedRow(1.230, 39048, f"[{_DEEP}]×4{_MNIST}"),
+    "CNN(b)": PrintedRow(19.065, 19610, "conv(9×9,2)-conv(9×9,4)-FC(32)-FC(10)"),
+    "STN(b)": PrintedRow(9.325, 18536, f"[FC(8)]×1{_MNIST}"),
+    "c-STN-1(b)": PrintedRow(8.545, 18536, f"[FC(8)]×1{_MNIST}"),
+    "IC-STN-2(b)": PrintedRow(3.717, 18536, f"[FC(8)]×2{_MNIST}"),
+    "IC-STN-4(b)": PrintedRow(1.703, 18536, f"[FC(8)]×4{_MNIST}"),
 }
 
 #: Table 3: perturbed GTSRB.
-TABLE_3: dict[str, Row] = {
-    "CNN": Row(8.287, 200207, "conv(7×7,6)-conv(7×7,12)-P-conv(7×7,24)-FC(200)-FC(43)"),
-    "STN": Row(6.495, 197343, f"[{_SIGNS}]×1{_SIGNS_CLASSIFIER}"),
-    "c-STN-1": Row(5.011, 197343, f"[{_SIGNS}]×1{_SIGNS_CLASSIFIER}"),
-    "IC-STN-2": Row(4.122, 197343, f"[{_SIGNS}]×2{_SIGNS_CLASSIFIER}"),
-    "IC-STN-4": Row(3.184, 197343, f"[{_SIGNS}]×4{_SIGNS_CLASSIFIER}"),
+TABLE_3: dict[str, PrintedRow] = {
+    "CNN": PrintedRow(8.287, 200207, "conv(7×7,6)-conv(7×7,12)-P-conv(7×7,24)-FC(200)-FC(43)"),
+    "STN": PrintedRow(6.495, 197343, f"[{_SIGNS}]×1{_SIGNS_CLASSIFIER}"),
+    "c-STN-1": PrintedRow(5.011, 197343, f"[{_SIGNS}]×1{_SIGNS_CLASSIFIER}"),
+    "IC-STN-2": PrintedRow(4.122, 197343, f"[{_SIGNS}]×2{_SIGNS_CLASSIFIER}"),
+    "IC-STN-4": PrintedRow(3.184, 197343, f"[{_SIGNS}]×4{_SIGNS_CLASSIFIER}"),
 }

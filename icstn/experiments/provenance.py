@@ -19,7 +19,7 @@ from icstn.files import checkout
 PACKAGES = ("icstn", "torch", "numpy", "safetensors")
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
+def gathered(device: torch.device) -> dict[str, Any]:
     """Facts about this process, as JSON-able values."""
     return {
         "command": _command(),

@@ -60,7 +60,7 @@ class Draws(NamedTuple):
     """What a block of steps draws: warps ``(steps, batch, k)`` and numbers of images ``(steps, batch)``."""
 
     p: Tensor
-    index: Tensor
+    item: Tensor
 
     def to(self, device: torch.device) -> Draws:
         """On the device; a GPU gets them from pinned memory, without waiting for them."""

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from icstn.experiments import baselines
-from icstn.experiments.capture import Step, capture, compiled, pick_mode
+from icstn.experiments.capture import Step, captured, compiled, pick_mode
 from icstn.experiments.checkpoints import load_checkpoint, save_checkpoint
 from icstn.experiments.execution import Execution, pick_device
 from icstn.experiments.models import Model
 from icstn.experiments.planar import Planar
 from icstn.experiments.prefetch import Prefetcher
 from icstn.experiments.progress import Progress, Report, tensorboard, write_state
-from icstn.experiments.provenance import now, provenance
+from icstn.experiments.provenance import gathered, now
 from icstn.experiments.records import Record, Records
 from icstn.experiments.spec import BaselineSpec, RunSpec, Spec, learning_rate
 from icstn.experiments.task import BLOCK, Evaluation, Task
@@ -44,7 +44,7 @@ LAST_BLOCKS, RISE = 5, 1.5
 
 
 @dataclass
-class State:
+class TrainingState:
     """What changes while training, and is all that a checkpoint holds."""
 
     model: Model
@@ -138,9 +138,9 @@ class _Run:
         self.first = max(first_loss(task), 1e-3)
         self.state = self._fresh()
 
-    def _fresh(self) -> State:
+    def _fresh(self) -> TrainingState:
         model = self.task.model()
-        return State(model, make_optimizer(self.spec, model))
+        return TrainingState(model, make_optimizer(self.spec, model))
 
     def finish(self, checkpoint_seconds: float) -> Record:
         """Resume if there is a checkpoint, train to the end, evaluate, save the Record."""
@@ -201,13 +201,12 @@ class _Run:
 
     def _step(self, batch: Any) -> Tensor:
         if self.step is None:
-            state, model = self.state, self.state.model
-            if self.mode == "compile":
-                model = compiled(model)
+            state = self.state
+            model = compiled(state.model) if self.mode == "compile" else state.model
             plain: Step = lambda batch: train_step(self.spec, self.task, state, batch, model)  # noqa: E731
             self.step = plain
             if self.mode == "graph":
-                self.step = capture(plain, batch, lambda: state.tensors().values())
+                self.step = captured(plain, batch, lambda: state.tensors().values())
                 self.mode = "eager" if self.step is plain else "graph"
         return self.step(batch)
 
@@ -242,7 +241,7 @@ class _Run:
         save_checkpoint(path, s.tensors(), {**meta, "seconds": s.seconds, "curve": s.curve})
 
     def _record(self, status: str, remark: str) -> Record:
-        facts = provenance(self.task.device) | {"mode": self.mode, "seed": self.spec.seed}
+        facts = gathered(self.task.device) | {"mode": self.mode, "seed": self.spec.seed}
         facts |= {"started": self.started, "training_seconds": self.state.seconds}
         facts |= {"steps": self.state.step, "restarts": self.state.restarts, "data": self.task.data}
         tested = Evaluation({}, torch.empty(0, 0), remark)
@@ -266,7 +265,7 @@ def first_loss(task: Task) -> float:
 
 
 def train_step(
-    spec: Spec, task: Task, state: State, batch: Any, model: torch.nn.Module | None = None
+    spec: Spec, task: Task, state: TrainingState, batch: Any, model: torch.nn.Module | None = None
 ) -> Tensor:
     """One step: forward, backward, update. Returns loss and error ``(2,)`` without waiting for the device.
 

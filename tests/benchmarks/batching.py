@@ -22,9 +22,10 @@ import speed
 import torch
 
 from icstn.experiments import Spec, cells
+from icstn.experiments.execution import DataOptions
 from icstn.experiments.provenance import cpu_model, now
-from icstn.experiments.tasks import DataOptions, make_task
-from icstn.experiments.training import State, make_optimizer, train_step
+from icstn.experiments.tasks import make_task
+from icstn.experiments.training import TrainingState, make_optimizer, train_step
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "book" / "assets" / "batching.md"
@@ -43,7 +44,7 @@ def stepper(spec: Spec) -> Callable[[], Any]:
         return speed.Ours(spec, *speed.random_data("table_2")).step
     task = make_task(spec, DataOptions(), "cpu")
     model = task.model()
-    state, batches = State(model, make_optimizer(spec, model)), task.batches(0)
+    state, batches = TrainingState(model, make_optimizer(spec, model)), task.block(0)
     return lambda: train_step(spec, task, state, next(batches))
 
 

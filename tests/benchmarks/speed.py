@@ -32,10 +32,13 @@ from torch import Tensor, nn
 
 from icstn.datasets import Dataset
 from icstn.experiments import cells
+from icstn.experiments.classification import Classification
+from icstn.experiments.execution import DataOptions
 from icstn.experiments.provenance import cpu_model
 from icstn.experiments.spec import Spec
-from icstn.experiments.tasks import BLOCK, Classification, DataOptions, make_task
-from icstn.experiments.training import State, make_optimizer, set_rates, train_step
+from icstn.experiments.task import BLOCK
+from icstn.experiments.tasks import make_task
+from icstn.experiments.training import TrainingState, make_optimizer, set_rates, train_step
 from icstn.layers import Conv2d
 from icstn.networks import FC, Architecture, Pool, Stack
 from icstn.sampling import Frame
@@ -178,13 +181,13 @@ class Ours:
         self.spec = spec
         self.task = Classification(spec, data, data, frame, torch.device("cpu"), standardize)
         model = self.task.model()
-        self.state = State(model, make_optimizer(spec, model))
+        self.state = TrainingState(model, make_optimizer(spec, model))
         self.batches = self._batches()
 
     def _batches(self) -> Iterator[Any]:
         block = 0
         while True:
-            yield from self.task.batches(block)
+            yield from self.task.block(block)
             block += 1
 
     def step(self) -> None:
@@ -195,7 +198,7 @@ class Ours:
 
     def draw(self) -> None:
         """A whole block's draws (its first batch comes with them)."""
-        next(self.task.batches(0))
+        next(self.task.block(0))
 
 
 # ---------------------------------------------------------------------------------- turns
@@ -238,9 +241,9 @@ def measure_planar(spec: Spec, rounds: int) -> dict[str, float]:
     """Our step of planar alignment, which has no plain counterpart here; draws are timed with it."""
     task = make_task(spec, DataOptions(), "cpu")
     model = task.model()
-    state, clock = State(model, make_optimizer(spec, model)), Clock()
+    state, clock = TrainingState(model, make_optimizer(spec, model)), Clock()
     for i in range(rounds):
-        batches = task.batches(i)
+        batches = task.block(i)
         clock.time(lambda b=batches: [train_step(spec, task, state, batch) for batch in b])
     return {key: round(value / BLOCK, 3) for key, value in clock.summary().items()}
 

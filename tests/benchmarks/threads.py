@@ -3,7 +3,7 @@
     python tests/benchmarks/threads.py
 
 Both ways take turns at the same number of steps of every row. What decides is the median of a turn's wall
-clock; :func:`icstn.experiments.running.default_workers` follows it.
+clock; :func:`icstn.experiments.execution.Execution.processes` follows it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 
 from icstn.experiments import Spec, cells
 from icstn.experiments.provenance import cpu_model, now
-from icstn.experiments.spec import cost
+from icstn.experiments.recipes import cost
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "book" / "assets" / "threads.md"
