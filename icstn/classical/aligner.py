@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from icstn.classical.descent import Best, State, join, slices
 from icstn.classical.inputs import check_images, items
+from icstn.classical.lean import Lean, Outcome
 from icstn.classical.level import ALL, Image, Rows, Scale, Template, moments
 from icstn.classical.lucas_kanade import ALGORITHMS, Algorithm, Fixed, hessian, solve, steepest_descent
 from icstn.classical.pyramid import box, pyramid
-from icstn.classical.result import AlignmentResult, better
+from icstn.classical.result import AlignmentResult, better, replaced
 from icstn.sampling import Frame
 from icstn.warps import Warp, affine, family
 
@@ -25,6 +27,10 @@ from icstn.warps import Warp, affine, family
 CHUNK = 2**19
 #: A coarse level hands over when its last step was this fraction of one of its own pixels.
 COARSE_TOL = 0.5
+#: Frames whose prepared templates are kept.
+KEPT = 4
+#: A steepest descent image with less than this fraction of the largest one's energy is rounding.
+FLAT = 1e-9
 #: λ of the second attempt.
 RETRY_DAMPING = 0.01
 
@@ -32,7 +38,8 @@ RETRY_DAMPING = 0.01
 class Aligner:
     """Finds a template in images: the Lucas-Kanade family, coarse to fine, batched and differentiable.
 
-    Everything that depends on the template alone is computed once, here.
+    Everything that depends on the template alone is computed once, here. The settings are the recommended
+    ones; ``levels=1, blur=1, normalize=False, retry=False`` is the textbook's algorithm.
 
     Args:
         template: ``(1 or batch, C, height, width)``, float, finite. One serves all images; otherwise
@@ -48,8 +55,8 @@ class Aligner:
         tol: an item stops when no corner moves by this many pixels; a coarse level hands over at half
             of one of its own. With 0 every step is taken.
         damping: initial λ of Levenberg-Marquardt; 0 is Gauss-Newton.
-        blur: size in pixels of a light box blur on every level (odd; 1 is none).
-        normalize: compare up to gain and offset (zero mean, unit variance).
+        blur: size in pixels of a light box blur (odd; 1 is none), or several in the same order.
+        normalize: compare up to gain and offset (zero mean, unit variance): light does not matter.
         min_overlap: an item with a smaller fraction of its samples inside the image is given up.
         min_correlation: a result below it is flagged as a mismatch; for very noisy images take less.
         retry: try an item that did not converge once more, with Levenberg-Marquardt, and a homography
@@ -74,20 +81,21 @@ class Aligner:
         warp: Warp | str = "homography",
         *,
         frame: Frame | None = None,
-        algorithm: str | Sequence[str] = ("ESM", "IC"),
+        algorithm: str | Sequence[str] = ("ESM", "IC", "IC"),
         levels: int | None = None,
         iterations: int | Sequence[int] = 15,
         tol: float = 0.01,
         damping: float = 0.0,
-        blur: int = 3,
-        normalize: bool = False,
+        blur: int | Sequence[int] = (3, 1),
+        normalize: bool = True,
         min_overlap: float = 0.5,
         min_correlation: float = 0.9,
         retry: bool = True,
     ) -> None:
         check_images("template", template)
         self.warp = family(warp)
-        self.template = template
+        with torch.inference_mode(False):
+            self.template = template.clone() if template.is_inference() else template
         self.frame = frame
         self.size = (template.shape[-2], template.shape[-1])
         if frame is not None and (frame.height, frame.width) != self.size:
@@ -98,15 +106,16 @@ class Aligner:
         self.levels = _levels(self.size) if levels is None else levels
         if self.levels < 1 or min(self.size) >> (self.levels - 1) < 2:
             raise ValueError(f"{self.levels} levels do not fit a template of {self.size[0]}×{self.size[1]}")
-        names, steps = (_per_level(v, self.levels) for v in (algorithm, iterations))
+        names, steps, sizes = (_per_level(v, self.levels) for v in (algorithm, iterations, blur))
         self.algorithms = [_algorithm(name, self.warp) for name in names]
         self.iterations = [int(n) for n in steps]
-        if min(self.iterations) < 0 or tol < 0 or damping < 0 or blur < 1 or blur % 2 == 0:
+        if min(self.iterations) < 0 or tol < 0 or damping < 0 or any(n < 1 or n % 2 == 0 for n in sizes):
             raise ValueError("iterations, tol and damping are at least 0, and blur is odd")
-        self.tol, self.damping, self.blur, self.normalize = tol, damping, blur, normalize
+        self.tol, self.damping, self.blur, self.normalize = tol, damping, sizes, normalize
         self.min_overlap, self.min_correlation, self.retry = min_overlap, min_correlation, retry
-        self._prepared: dict[Frame, list[tuple[Template, Fixed | None]]] = {}
+        self._prepared: OrderedDict[Frame, list[tuple[Template, Fixed | None]]] = OrderedDict()
         self._simpler: Aligner | None = None
+        self.lean = self._lean()
         self._check_template()
 
     def __call__(
@@ -133,13 +142,38 @@ class Aligner:
         frame = self.frame or Frame.crop(image.shape[-2], image.shape[-1], *self.size)
         p = self._start(image, batch, p)
         unrolled = torch.is_grad_enabled() and any(t.requires_grad for t in (image, self.template, p))
-        with torch.set_grad_enabled(unrolled):
+        # what is prepared on the way is kept: an inference tensor among it would poison later training
+        with torch.inference_mode(False), torch.set_grad_enabled(unrolled):
             if trajectory or unrolled:
                 return self._align(image, p, frame, keep=trajectory, whole=True)
-            found = self._align(image, p, frame)
+            found = self._first(image, p, frame)
             if self.retry and not self.damping:
                 found = self._again(found, image, p, frame)
         return found
+
+    def _first(self, image: Tensor, p: Tensor, frame: Frame) -> AlignmentResult:
+        """The short way, and the general one for those items that do not stay inside the image."""
+        lean = self._lean() if self.template.requires_grad else self.lean
+        if lean is None:
+            return self._align(image, p, frame)
+        out = lean(image, p, frame)
+        found = self._verdict(out)
+        rows = (~out.inside).nonzero().flatten()
+        if not len(rows):
+            return found
+        images = image if image.shape[0] == 1 else image[rows]
+        return replaced(found, self._align(images, p[rows], frame, rows=rows), rows)
+
+    def _verdict(self, out: Outcome) -> AlignmentResult:
+        no = torch.zeros_like(out.done)
+        assert self.lean is not None
+        residual = self.lean.std * (2 - 2 * out.correlation).clamp(min=0).sqrt()
+        mismatch = out.done & ~(out.correlation >= self.min_correlation)
+        overlap = torch.ones_like(out.correlation)
+        done = out.done & ~mismatch
+        return AlignmentResult(
+            out.p, done, out.iterations, residual, out.correlation, overlap, no, no, mismatch
+        )
 
     def _align(
         self,
@@ -166,7 +200,7 @@ class Aligner:
             for r in slices(p.shape[0], step):
                 pixels = images[level] if image.shape[0] == 1 else images[level][r]
                 T, fixed, s = T_rows.select(r), _select(fixed_rows, r), state.select(r)
-                I = Image(T.scale, box(pixels, self.blur), (image.shape[-2], image.shape[-1]))
+                I = Image(T.scale, box(pixels, self.blur[level]), (image.shape[-2], image.shape[-1]))
                 self._descend(level, T, I, fixed, s, path, self.damping if damping is None else damping)
                 parts.append(s)
                 if not level:
@@ -192,7 +226,7 @@ class Aligner:
         """The affine alignment as a homography: fewer parameters go astray less often on a coarse level."""
         if self._simpler is None:
             self._simpler = copy(self)
-            self._simpler.warp, self._simpler._prepared = affine, {}
+            self._simpler.warp, self._simpler._prepared = affine, OrderedDict()
         start = affine.params(self.warp.matrix(p), check=False)
         found = self._simpler._align(image, start, frame, damping=RETRY_DAMPING, rows=rows)
         return self.warp.params(affine.matrix(found.p), check=False)
@@ -210,7 +244,7 @@ class Aligner:
         """Iterate on one level; a coarse level that failed leaves the warp as it found it."""
         algorithm, entry = self.algorithms[level], s.p
         best = Best(damping) if damping else None
-        limit = (COARSE_TOL * 2**level if level and self.tol else self.tol) ** 2
+        limit = self._limit(level) ** 2
         for _ in range(self.iterations[level]):
             step = algorithm.step(T, I, s.p, fixed)
             lam = None
@@ -253,29 +287,58 @@ class Aligner:
 
     def _templates(self, frame: Frame) -> list[tuple[Template, Fixed | None]]:
         """The template and what its algorithm precomputes, for each level from full size to coarse."""
-        if frame in self._prepared and not self.template.requires_grad:
-            return self._prepared[frame]
+        if self.template.requires_grad:  # it may change, and its graph is the caller's
+            return self._prepare(frame)
+        if frame not in self._prepared:
+            with torch.inference_mode(False), torch.no_grad():
+                self._prepared[frame] = self._prepare(frame)
+        self._prepared.move_to_end(frame)
+        while len(self._prepared) > KEPT:
+            self._prepared.popitem(last=False)
+        return self._prepared[frame]
+
+    def _prepare(self, frame: Frame) -> list[tuple[Template, Fixed | None]]:
         made = []
         for level, values in enumerate(pyramid(self.template, self.levels)):
             scale = Scale(frame, self.warp, level, self.template.detach())
-            T = Template(scale, box(values, self.blur), self.normalize)
+            T = Template(scale, box(values, self.blur[level]), self.normalize)
             made.append((T, self.algorithms[level].precompute(T)))
-        self._prepared[frame] = made
         return made
+
+    def _lean(self) -> Lean | None:
+        """The short way, where the settings allow it."""
+        names = [a.name for a in self.algorithms]
+        if not self.normalize or self.damping or not self.tol or not set(names) <= {"ESM", "IC"}:
+            return None
+        limits = [self._limit(level) for level in range(self.levels)]
+        with torch.inference_mode(False), torch.no_grad():
+            scales = pyramid(self.template.detach().clone(), self.levels)
+            values = [box(v, size) for v, size in zip(scales, self.blur, strict=True)]
+            return Lean(values, self.size, self.warp, names, self.iterations, limits, self.blur)
+
+    def _limit(self, level: int) -> float:
+        return COARSE_TOL * 2**level if level and self.tol else self.tol
 
     def _check_template(self) -> None:
         with torch.no_grad():
-            T = self._templates(self.frame or Frame.full(*self.size))[0][0]
-            sd = steepest_descent(T.dT, T.scale.dW_dp())
-            H = hessian(sd, T)
+            H = self._hessian()
             _, regular = solve(H, H.new_zeros(len(H), self.warp.dim))
-        self._prepared.clear()
+            sizes = H.diagonal(dim1=-2, dim2=-1)
+            regular = regular & (sizes.amin(-1) > FLAT * sizes.amax(-1))
         if not bool(regular.all()):
             raise ValueError(
                 f"template {items(~regular)} does not determine the {self.warp.name} warp: "
                 "its Hessian is singular (it is constant, or varies along one direction only); "
                 "take a template with more texture or a smaller warp family"
             )
+
+    def _hessian(self) -> Tensor:
+        finest = None if self.lean is None else self.lean.levels[0]
+        if finest is not None and finest.H is not None:
+            return finest.H
+        scale = Scale(self.frame or Frame.full(*self.size), self.warp, 0, self.template)
+        T = Template(scale, box(self.template, self.blur[0]), self.normalize)
+        return hessian(steepest_descent(T.dT, T.scale.dW_dp()), T)
 
     def _check_call(self, image: Tensor, p: Tensor | None) -> int:
         check_images("image", image)

@@ -50,11 +50,19 @@ class AlignmentResult:
 
 def better(found: AlignmentResult, second: AlignmentResult, rows: Tensor) -> AlignmentResult:
     """The first result, with those items of the second (the rows of the first) that are better."""
-    better = second.converged | (second.correlation > found.correlation[rows])
+    choice = second.converged | (second.correlation > found.correlation[rows])
+    return replaced(found, second, rows, choice)
+
+
+def replaced(
+    found: AlignmentResult, second: AlignmentResult, rows: Tensor, choice: Tensor | None = None
+) -> AlignmentResult:
+    """The first result with the items of the second in the given rows, all or those chosen; steps add up."""
     merged = {}
     for name in ("p", "converged", "residual", "correlation", "overlap", *FLAGS):
         old, new = getattr(found, name), getattr(second, name)
-        choice = better.view(-1, *[1] * (new.dim() - 1))
-        merged[name] = old.index_copy(0, rows, torch.where(choice, new, old[rows]))
+        if choice is not None:
+            new = torch.where(choice.view(-1, *[1] * (new.dim() - 1)), new, old[rows])
+        merged[name] = old.index_copy(0, rows, new)
     iterations = found.iterations.index_add(0, rows, second.iterations)
     return AlignmentResult(**merged, iterations=iterations)

@@ -96,7 +96,14 @@ def convergence(
         centers: top-left pixel ``(x, y)`` of each photograph's template; by default in the middle.
         settings: further settings of the :class:`~icstn.classical.Aligner`.
     """
-    plain = {"levels": 1, "blur": 1, "tol": 0.0, "retry": False, "min_overlap": 0.1} | settings
+    plain = {
+        "levels": 1,
+        "blur": 1,
+        "tol": 0.0,
+        "retry": False,
+        "normalize": False,
+        "min_overlap": 0.1,
+    } | settings
     rows = []
     for sigma in sigmas:
         trials = [

@@ -64,7 +64,14 @@ def lk_against_ic(sigma: float = 2.5) -> dict[str, float]:
 
 def _aligned(s: Trials, algorithm: str) -> Tensor:
     aligner = Aligner(
-        s.template, affine, frame=s.frame, algorithm=algorithm, levels=1, iterations=2 * ITERATIONS, blur=1
+        s.template,
+        affine,
+        frame=s.frame,
+        algorithm=algorithm,
+        levels=1,
+        iterations=2 * ITERATIONS,
+        blur=1,
+        normalize=False,
     )
     return aligner(s.image, s.p).p
 
@@ -96,7 +103,15 @@ def constant_regressor() -> dict[str, float]:
 
 def _trajectory(s: Trials, p: Tensor, algorithm: str) -> Tensor:
     aligner = Aligner(
-        s.template, affine, frame=s.frame, algorithm=algorithm, levels=1, iterations=ITERATIONS, blur=1, tol=0
+        s.template,
+        affine,
+        frame=s.frame,
+        algorithm=algorithm,
+        levels=1,
+        iterations=ITERATIONS,
+        blur=1,
+        tol=0,
+        normalize=False,
     )
     path = aligner(s.image, p, trajectory=True).trajectory
     assert path is not None

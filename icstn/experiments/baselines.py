@@ -9,7 +9,7 @@ stands beside it for that reason.
 ================  ====================================================================================
 LK                the textbook form: forwards additive, Gauss-Newton, one scale, no blur
 IC-LK             the same, inverse compositional
-coarse-to-fine    the recommended settings of :class:`icstn.classical.Aligner`
+coarse-to-fine    second-order steps on a pyramid, inverse compositional ones at full size
 SDM               :class:`icstn.classical.SupervisedDescent` on pixels, trained on the same noise
 conditional-LK    :class:`icstn.classical.ConditionalLK`, trained likewise
 ================  ====================================================================================
@@ -113,7 +113,14 @@ def _plain(algorithm: str) -> Callable[[BaselineSpec, Planar], Method]:
     def prepare(spec: BaselineSpec, task: Planar) -> Method:
         settings: dict[str, Any] = {"algorithm": algorithm, "iterations": spec.steps}
         aligner = Aligner(
-            template(task), task.warp, frame=task.frame, levels=1, blur=1, retry=False, **settings
+            template(task),
+            task.warp,
+            frame=task.frame,
+            levels=1,
+            blur=1,
+            normalize=False,
+            retry=False,
+            **settings,
         )
 
         def align(p: Tensor) -> Found:
@@ -127,8 +134,9 @@ def _plain(algorithm: str) -> Callable[[BaselineSpec, Planar], Method]:
     return prepare
 
 
-def _recommended(spec: BaselineSpec, task: Planar) -> Method:
-    aligner = Aligner(template(task), task.warp, frame=task.frame, iterations=spec.steps)
+def _coarse_to_fine(spec: BaselineSpec, task: Planar) -> Method:
+    settings: dict[str, Any] = {"algorithm": ("ESM", "IC"), "blur": 3, "normalize": False}
+    aligner = Aligner(template(task), task.warp, frame=task.frame, iterations=spec.steps, **settings)
 
     def align(p: Tensor) -> Found:
         found = aligner(task.photograph, p)
@@ -167,7 +175,7 @@ def _cascade(cascade: SupervisedDescent | ConditionalLK, task: Planar) -> Callab
 METHODS: dict[str, Callable[[BaselineSpec, Planar], Method]] = {
     "LK": _plain("FA"),
     "IC-LK": _plain("IC"),
-    "coarse-to-fine": _recommended,
+    "coarse-to-fine": _coarse_to_fine,
     "SDM": _supervised_descent,
     "conditional-LK": _conditional_lk,
 }

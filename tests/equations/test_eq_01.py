@@ -42,6 +42,7 @@ def test_the_additive_iteration_finds_its_minimizer(scene: Scene) -> None:
         "affine",
         frame=scene.frame,
         algorithm="FA",
+        normalize=False,
         levels=1,
         blur=1,
         iterations=30,

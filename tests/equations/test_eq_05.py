@@ -45,7 +45,14 @@ def test_the_aligner_takes_that_step_inversely() -> None:
     """One iteration from p is M(p) M(Δp)⁻¹ with this Δp, multiplied out by hand."""
     scene = Scene(size=241, n=121)
     aligner = Aligner(
-        scene.template(), "affine", frame=scene.frame, algorithm="IC", levels=1, blur=1, iterations=1
+        scene.template(),
+        "affine",
+        frame=scene.frame,
+        algorithm="IC",
+        normalize=False,
+        levels=1,
+        blur=1,
+        iterations=1,
     )
     start = np.array([0.02, 0.0, -0.03, 0.0, 0.02, 0.03])
     image_at_start = torch.from_numpy(scene.warped(start))[None]

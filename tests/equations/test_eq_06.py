@@ -17,8 +17,8 @@ from icstn.classical import Aligner
 def step(scene: Scene, image: torch.Tensor, p: np.ndarray, algorithm: str = "IC") -> np.ndarray:
     """Δp of one iteration of the library from p, recovered from the two warps."""
     aligner = Aligner(
-        scene.template(), "affine", frame=scene.frame, algorithm=algorithm, levels=1, blur=1, iterations=1,
-        min_overlap=0, min_correlation=-1,
+        scene.template(), "affine", frame=scene.frame, algorithm=algorithm, normalize=False, levels=1, blur=1,
+        iterations=1, min_overlap=0, min_correlation=-1,
     )  # fmt: skip
     after = aligner(image, torch.from_numpy(p)[None]).p[0].numpy()
     return (np.linalg.inv(by_hand(after)) @ by_hand(p) - np.eye(3))[:2].ravel()
