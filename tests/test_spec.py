@@ -21,6 +21,7 @@ DEFAULTS = {
     "image": "", "test_items": 0, "test_draws": 1, "side": "image", "invert": False, "iterations": 1000,
     "batch": 100, "optimizer": "adam", "schedule": "cosine", "rate_classifier": 2e-3, "rate_predictor": 2e-4,
     "std_classifier": 0.1, "std_predictor": 0.1, "clip": 0.0, "restarts": 0, "samples": 0,
+    "tested_on": "test", "weight_decay": 0.0, "average": 0.0, "appearance": 0.0,
 }  # fmt: skip
 
 
@@ -63,6 +64,7 @@ class TestIdentity:
         others |= {"std_classifier": 0.5, "std_predictor": 0.5, "clip": 1.0, "restarts": 1, "warp": "affine"}
         others |= {"test_items": 5, "test_draws": 3, "image": "chelsea", "preset": "quick", "model": "CNN(a)"}
         others |= {"architecture": "FC(10)", "experiment": "table_3"}
+        others |= {"tested_on": "validation", "weight_decay": 0.1, "average": 0.9, "appearance": 0.5}
         assert set(others) == {f.name for f in dataclasses.fields(Spec)}
         digests = {replace(SPEC, **{name: value}).digest for name, value in others.items()}
         assert len(digests | {SPEC.digest}) == len(others) + 1
@@ -92,6 +94,8 @@ class TestIdentity:
         ("rate_predictor", -1e-3, "rate_predictor is at least 0"),
         ("rate_classifier", float("inf"), "rate_classifier is at least 0, not inf"),
         ("clip", -1.0, "clip is at least 0"),
+        ("average", 1.0, "average is a decay below 1, not 1.0"),
+        ("tested_on", "train", "unknown tested_on 'train': choose from test, validation"),
         ("restarts", -1, "restarts is at least 0"),
         ("test_items", -1, "test_items is at least 0"),
         ("test_draws", 0, "test_draws is at least 1, not 0"),

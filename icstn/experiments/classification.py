@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from icstn import datasets
+from icstn.experiments.augmentation import varied_appearance
 from icstn.experiments.models import Model
 from icstn.experiments.spec import Spec
 from icstn.experiments.task import Batch, Draws, Evaluation, Loss, Task, seeded
@@ -31,6 +32,7 @@ class Classification(Task):
         standardize: bool,
     ) -> None:
         super().__init__(spec, frame, train.images.shape[1], device)
+        self.spec: Spec = spec
         self.train, self.test, self.standardize = train, test, standardize
 
     @cached_property
@@ -58,12 +60,15 @@ class Classification(Task):
         """Perturbations, and images uniformly and with replacement."""
         generator = seeded("train", self.spec.seed, restart, block)
         warps = self.training_warps(generator)
-        return Draws(warps, torch.randint(len(self.train), warps.shape[:2], generator=generator))
+        item = torch.randint(len(self.train), warps.shape[:2], generator=generator)
+        return Draws(warps, item, generator.initial_seed())
 
     def batches(self, draws: Draws) -> Iterator[Batch]:
         """Images, perturbations and labels."""
-        for p, i in zip(*draws, strict=True):
-            yield Batch(self.prepare(self.train_images[i]), p, self.train_labels[i])
+        generator = torch.Generator().manual_seed(draws.seed ^ 1)
+        for p, i in zip(draws.p, draws.item, strict=True):
+            image = self.prepare(self.train_images[i])
+            yield Batch(varied_appearance(image, self.spec.appearance, generator), p, self.train_labels[i])
 
     def prepare(self, images: Tensor) -> Tensor:
         """uint8 → float32: to [0, 1] on MNIST, zero mean and unit variance of each image on GTSRB."""

@@ -23,6 +23,7 @@ PRESETS = {
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "cosine")
 SIDES = ("image", "template")
+SPLITS = ("test", "validation")
 
 
 _Kind = TypeVar("_Kind", bound="RunSpec")
@@ -141,6 +142,12 @@ class Spec(RunSpec):
         std_classifier, std_predictor: of the initial weights; the predictor's last layer starts at zero.
         clip: bound on the norm of the predictor's gradient, 0 for none.
         restarts: how often a diverged run may start again from its last good checkpoint.
+        tested_on: ``test``, or ``validation``: the run then trains without the validation set (planar
+            alignment: its draws are others) and is tested on it, so that recipes can be chosen.
+        weight_decay: decoupled weight decay, of Adam only.
+        average: decay of an exponential moving average of the weights a step, which is what is tested and
+            kept; 0 for the last weights.
+        appearance: strength of :mod:`icstn.experiments.augmentation`, 0 for none.
     """
 
     architecture: str
@@ -156,6 +163,10 @@ class Spec(RunSpec):
     std_predictor: float = 0.1
     clip: float = 0.0
     restarts: int = 0
+    tested_on: str = "test"
+    weight_decay: float = 0.0
+    average: float = 0.0
+    appearance: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,7 +175,12 @@ class Spec(RunSpec):
         self._one_of("schedule", SCHEDULES)
         self._at_least(1, "iterations", "batch")
         rates = ("rate_classifier", "rate_predictor", "std_classifier", "std_predictor")
-        self._at_least(0, *rates, "clip", "restarts")
+        self._at_least(0, *rates, "clip", "restarts", "weight_decay", "average", "appearance")
+        self._one_of("tested_on", SPLITS)
+        if self.average >= 1:
+            raise SpecError(f"average is a decay below 1, not {self.average!r}")
+        if self.weight_decay and self.optimizer != "adam":
+            raise SpecError("weight_decay is Adam's; this spec's optimizer is sgd")
 
     @property
     def block(self) -> str:

@@ -57,16 +57,24 @@ class Evaluation(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """What a block of steps draws: warps ``(steps, batch, k)`` and numbers of images ``(steps, batch)``."""
+    """What a block of steps draws.
+
+    Attributes:
+        p: initial warps ``(steps, batch, k)``.
+        item: numbers of images ``(steps, batch)``.
+        seed: for whatever else the images are subjected to.
+    """
 
     p: Tensor
     item: Tensor
+    seed: int = 0
 
     def to(self, device: torch.device) -> Draws:
         """On the device; a GPU gets them from pinned memory, without waiting for them."""
         if device.type != "cuda":
-            return Draws(*(t.to(device) for t in self))
-        return Draws(*(t.pin_memory().to(device, non_blocking=True) for t in self))
+            return Draws(self.p.to(device), self.item.to(device), self.seed)
+        p, item = (t.pin_memory().to(device, non_blocking=True) for t in (self.p, self.item))
+        return Draws(p, item, self.seed)
 
 
 class Task(ABC):
@@ -123,7 +131,8 @@ class Task(ABC):
 
     def test_warps(self, n: int, draw: int) -> Tensor:
         """Test perturbations ``(n, k)`` number ``draw``, shared by all models of the experiment."""
-        generator = seeded("test", self.spec.about.trials, self.spec.image, self.spec.sigma, draw)
+        split = getattr(self.spec, "tested_on", "test")
+        generator = seeded(split, self.spec.about.trials, self.spec.image, self.spec.sigma, draw)
         return perturbations(n, self.spec.sigma, self.frame, self.warp, generator=generator).to(self.device)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -13,6 +14,8 @@ from icstn.experiments.planar import Planar
 from icstn.experiments.spec import RunSpec, Spec
 from icstn.experiments.task import Task
 from icstn.sampling import Frame
+
+Split = Literal["train", "test"]
 
 
 def make_task(spec: RunSpec, data: DataOptions, device: torch.device | str) -> Task:
@@ -26,10 +29,19 @@ def make_task(spec: RunSpec, data: DataOptions, device: torch.device | str) -> T
         return planar_task(spec, device)
     assert isinstance(spec, Spec)
     if spec.about.data == "mnist":
-        train, test = datasets.mnist("train", data.folder), datasets.mnist("test", data.folder)
+        train, test = _splits(spec, lambda split: datasets.mnist(split, data.folder))
         return Classification(spec, train, test, Frame.full(28, 28), device, standardize=False)
-    train, test = _gtsrb("train", data), _gtsrb("test", data)
+    train, test = _splits(spec, lambda split: _gtsrb(split, data))
     return Classification(spec, train, test, Frame.crop(50, 50, 36, 36), device, standardize=True)
+
+
+def _splits(
+    spec: Spec, load: Callable[[Split], datasets.Dataset]
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """What is trained on, and what is tested on; the test set is not even read for a validation."""
+    if spec.tested_on == "validation":
+        return datasets.split_validation(load("train"))
+    return load("train"), load("test")
 
 
 def planar_task(spec: RunSpec, device: torch.device | str) -> Planar:
@@ -38,7 +50,7 @@ def planar_task(spec: RunSpec, device: torch.device | str) -> Planar:
     return Planar(spec, scene.image, scene.frame, torch.device(device))
 
 
-def _gtsrb(split: Literal["train", "test"], data: DataOptions) -> datasets.Dataset:
+def _gtsrb(split: Split, data: DataOptions) -> datasets.Dataset:
     if data.stand_in:
         return datasets.gtsrb_stand_in(split)
     return datasets.gtsrb(split, data.folder)

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from icstn.experiments import baselines
 from icstn.experiments.capture import Step, captured, compiled, pick_mode
@@ -53,13 +54,25 @@ class TrainingState:
     restarts: int = 0
     seconds: float = 0.0
     curve: dict[str, list[float]] = field(default_factory=lambda: {"step": [], "loss": [], "error": []})
+    average: AveragedModel | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights and optimizer state, flat."""
         flat = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         for i, values in self.optimizer.state_dict()["state"].items():
             flat |= {f"optimizer.{i}.{k}": v for k, v in values.items() if isinstance(v, Tensor)}
+        if self.average is not None:
+            flat |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         return flat
+
+    @property
+    def tested(self) -> Model:
+        """The model that is tested and kept: the average where there is one."""
+        if self.average is None:
+            return self.model
+        averaged = self.average.module
+        assert isinstance(averaged, Model)
+        return averaged
 
     def load(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """The inverse of :meth:`tensors`, in place."""
@@ -70,6 +83,9 @@ class TrainingState:
             if name.startswith("optimizer."):
                 _, i, key = name.split(".", 2)
                 state.setdefault(int(i), {})[key] = value
+        if self.average is not None:
+            averaged = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
+            self.average.load_state_dict(averaged)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.step, self.restarts, self.seconds = meta["step"], meta["restarts"], meta["seconds"]
@@ -140,7 +156,10 @@ class _Run:
 
     def _fresh(self) -> TrainingState:
         model = self.task.model()
-        return TrainingState(model, make_optimizer(self.spec, model))
+        decay = get_ema_multi_avg_fn(self.spec.average or 0.5)
+        state = TrainingState(model, make_optimizer(self.spec, model))
+        state.average = AveragedModel(model, multi_avg_fn=decay) if self.spec.average else None
+        return state
 
     def finish(self, checkpoint_seconds: float) -> Record:
         """Resume if there is a checkpoint, train to the end, evaluate, save the Record."""
@@ -194,6 +213,8 @@ class _Run:
                 break
             set_rates(spec, state.optimizer, state.step + i)
             total += self._step(batch)
+            if state.average is not None:
+                state.average.update_parameters(state.model)
         state.step += steps
         total[0] += sum(0 * p.detach().sum() for p in state.model.parameters())  # NaN if any weight is
         loss, error = (total / steps).tolist()
@@ -247,14 +268,14 @@ class _Run:
         tested = Evaluation({}, torch.empty(0, 0), remark)
         if status == "finished":
             before = time.monotonic()
-            tested = self.task.evaluate(self.state.model.eval())
+            tested = self.task.evaluate(self.state.tested.eval())
             facts["test_seconds"] = time.monotonic() - before
         if tested.diverged:
             status = "diverged"
         if tested.remark:
             facts["remark"] = tested.remark
         facts["finished"] = now()
-        weights = {k: v.detach().cpu() for k, v in self.state.model.state_dict().items()}
+        weights = {k: v.detach().cpu() for k, v in self.state.tested.state_dict().items()}
         return Record(self.spec, status, tested.metrics, self.state.curve, facts, weights, tested.outcomes)
 
 
@@ -292,6 +313,8 @@ def make_optimizer(spec: Spec, model: torch.nn.Module) -> torch.optim.Optimizer:
         group["lr"] = torch.ones((), device=device) if on_gpu else 1.0
     if spec.optimizer == "sgd":
         return torch.optim.SGD(groups, fused=True)
+    if spec.weight_decay:
+        return torch.optim.AdamW(groups, weight_decay=spec.weight_decay, fused=True, capturable=on_gpu)
     if spec.optimizer == "adam":
         return torch.optim.Adam(groups, fused=True, capturable=on_gpu)
     raise ValueError(f"unknown optimizer {spec.optimizer!r}: choose adam or sgd")
