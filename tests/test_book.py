@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 import yaml
 from browser import DESKTOP, PHONE, launched, offline, served
@@ -24,6 +25,7 @@ CHAPTERS = sorted(
 )
 LOADED = {"script": "src", "img": "src", "link": "href", "iframe": "src", "source": "src", "video": "src"}
 NARROW = {"width": 1200, "height": 900}  # the least that still has a table of contents on both sides
+CODE_WIDTH = 76
 
 
 def toc_entries(node: Any) -> Iterator[str]:
@@ -264,6 +266,9 @@ class TestInBrowser:
     def test_pages_fit_a_phone(self, sights: dict[str, Sight]) -> None:
         assert {name: s.too_wide for name, s in sights.items() if s.too_wide} == {}
 
+    def test_nothing_is_cut_off_on_a_desk(self, sights: dict[str, Sight]) -> None:
+        assert {name: s.cut_off for name, s in sights.items() if s.cut_off} == {}
+
     def test_search_finds_the_boundary_effect(self, browser: Any, address: str) -> None:
         context = browser.new_context(viewport=DESKTOP)
         context.set_default_timeout(180_000)
@@ -307,3 +312,27 @@ def test_every_image_has_alternative_text() -> None:
         images = re.findall(r"<img\b[^>]*>", chapter.read_text(encoding="utf-8"))
         for image in (i for i in images if "_anim_img" not in i):  # a player's canvas; the text describes it
             assert re.search(r'alt=\\?"[^"\\]', image), f"{chapter.name}: {image[:80]}"
+
+
+def test_lines_of_code_fit_the_column() -> None:
+    """What the formatter can't break (strings, comments, commands) has to be short by hand."""
+    long = []
+    for chapter in CHAPTERS:
+        for line in code_lines(chapter):
+            if len(line) > CODE_WIDTH:
+                long.append(f"{chapter.name}: {line}")
+    assert long == []
+
+
+def code_lines(chapter: Path) -> Iterator[str]:
+    """Lines of a notebook's cells of code, and of the fenced blocks of any chapter."""
+    texts = [chapter.read_text(encoding="utf-8")]
+    if chapter.suffix == ".ipynb":
+        cells = nbformat.read(chapter, as_version=4).cells
+        texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+        yield from (line for c in cells if c.cell_type == "code" for line in c.source.splitlines())
+    for text in texts:
+        for block in re.findall(
+            r"^```(?:bash|python|text|console)\n(.*?)^```", text, re.DOTALL | re.MULTILINE
+        ):
+            yield from block.splitlines()

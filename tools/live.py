@@ -18,6 +18,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,8 @@ SIGN_CLASSES = (0, 1, 11, 12, 13, 14, 17, 18, 25, 33, 38, 40)
 FRAMES = {"photograph": None, "digits": Frame.full(28, 28), "signs": Frame.crop(50, 50, 36, 36)}
 WARPS = {"photograph": "affine", "digits": "homography", "signs": "homography"}
 SCENES = {"table_1": "photograph", "baselines": "photograph", "table_2": "digits", "table_3": "signs"}
+TABLES = {"digits": "table_2", "signs": "table_3"}
+SHAPES = {"digits": (1, 28, 28), "signs": (3, 50, 50)}
 CREDITS = {
     "photograph": "Chelsea: Stéfan van der Walt, CC0.",
     "digits": "Digits: MNIST's test set, Y. LeCun, C. Cortes and C. J. C. Burges, CC BY-SA 3.0.",
@@ -64,14 +67,15 @@ CREDITS = {
 
 def write(out: Path, records: Records | None = None) -> list[Path]:
     """Manifest, pictures, weights and films below ``out``; a file that would not change keeps its time."""
-    shown = list(published(records or Records(RECORDS)))
+    records = records or Records(RECORDS)
+    shown = list(published(records))
     manifest: dict[str, Any] = {"scenes": scenes(), "methods": {name: {} for name in FRAMES}}
     for name, about, _ in shown:
         manifest["methods"][about["scene"]][name] = about
     files = {about["file"]: weights for _, about, weights in shown}
     files |= {f"{name}.bin": pictures(name) for name in FRAMES}
     files["manifest.json"] = _json(manifest)
-    return [_write(out / name, content) for name, content in files.items()]
+    return [write_file(out / name, content) for name, content in files.items()]
 
 
 def scenes() -> dict[str, dict[str, Any]]:
@@ -79,11 +83,10 @@ def scenes() -> dict[str, dict[str, Any]]:
     photograph = datasets.planar_scene("chelsea", gray=True)
     crop = sample(photograph.image, affine.identity(1), photograph.frame, affine)
     light = {"mean": float(crop.mean()), "std": float(crop.std())}
-    items = json.loads((PICTURES / "pictures.json").read_text(encoding="utf-8"))
     return {
         "photograph": _scene("photograph", tuple(photograph.image[0].shape), [{"label": None}]) | light,
-        "digits": _scene("digits", (1, 28, 28), items["digits"]),
-        "signs": _scene("signs", (3, 50, 50), items["signs"])
+        "digits": _scene("digits", SHAPES["digits"], items("digits")),
+        "signs": _scene("signs", SHAPES["signs"], items("signs"))
         | {"standardize": True, "names": [sign.name for sign in SIGNS]},
     }
 
@@ -115,6 +118,18 @@ def find(records: Records, spec: Spec) -> Record | None:
             if record is not None and record.status == "finished" and not record.stand_in:
                 return record
     return None
+
+
+def needed(records: Records, experiment: str, model: str) -> Record:
+    """The published Record of a network.
+
+    Raises:
+        LookupError: there is none.
+    """
+    record = find(records, cells(experiment, "full", models=[model])[0])
+    if record is None:
+        raise LookupError(f"figures/records has no finished {model} of {experiment}: train it first")
+    return record
 
 
 def entry(record: Record) -> tuple[dict[str, Any], bytes]:
@@ -174,6 +189,21 @@ def network(record: Record) -> Model:
     return model.eval()
 
 
+def picture(scene: str, item: int) -> Tensor:
+    """A committed picture, ``(channels, H, W)`` from 0 to 255."""
+    shape = SHAPES[scene]
+    raw = torch.frombuffer(bytearray(pictures(scene)), dtype=torch.uint8)
+    return raw.view(-1, *shape)[item].float()
+
+
+def prepared(scene: str, raw: Tensor) -> Tensor:
+    """What a network sees of it, ``(1, channels, H, W)``."""
+    if scene == "digits":
+        return raw[None] / 255
+    std, mean = torch.std_mean(raw, correction=0)
+    return ((raw - mean) / std.clamp_min(1))[None]
+
+
 def take_pictures(folder: str) -> None:
     """The first test image of each class shown, and the perturbation that it has in its table."""
     chosen = {"digits": ("table_2", range(10)), "signs": ("table_3", SIGN_CLASSES)}
@@ -187,8 +217,20 @@ def take_pictures(folder: str) -> None:
             {"index": i, "label": label, "p": [round(v, 6) for v in p]}
             for i, label, p in zip(index, classes, warps, strict=True)
         ]
-        _write(PICTURES / f"{name}.bin", images[index].numpy().tobytes())
-    _write(PICTURES / "pictures.json", _json(about))
+        write_file(PICTURES / f"{name}.bin", images[index].numpy().tobytes())
+    write_file(PICTURES / "pictures.json", _json(about))
+
+
+@cache
+def items(scene: str) -> list[dict[str, Any]]:
+    """The test images of a scene: index in the test set, label, and perturbation."""
+    content: dict[str, list[dict[str, Any]]] = json.loads((PICTURES / "pictures.json").read_text("utf-8"))
+    return content[scene]
+
+
+def named(scene: str, label: int) -> str:
+    """A class in words."""
+    return SIGNS[label].name if scene == "signs" else str(label)
 
 
 def _photograph() -> Tensor:
@@ -245,7 +287,8 @@ def _json(content: Any) -> bytes:
     return (json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 
 
-def _write(path: Path, content: bytes) -> Path:
+def write_file(path: Path, content: bytes) -> Path:
+    """Write, unless that is what is there already."""
     if not (path.is_file() and path.read_bytes() == content):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)

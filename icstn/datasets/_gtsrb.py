@@ -17,7 +17,14 @@ from tqdm import tqdm
 
 from icstn.datasets.archives import Tree, open_tree, plain_name
 from icstn.datasets.cache import cache_dir, cached_dataset, download, load_dataset, locked, md5_of
-from icstn.datasets.dataset import DataError, Dataset, UnavailableError, check_split, fingerprint
+from icstn.datasets.dataset import (
+    DataError,
+    Dataset,
+    UnavailableError,
+    check_folder,
+    check_split,
+    fingerprint,
+)
 from icstn.datasets.standin import gtsrb_stand_in
 
 Split = Literal["train", "test"]
@@ -139,9 +146,7 @@ def users_copy(split: str, source: str | os.PathLike[str] | None, tried: list[st
     """
     if source is None:
         return None
-    root = Path(source).expanduser()
-    if not root.is_dir():
-        raise DataError(f"the data folder {root} does not exist: name one that does, or none")
+    root = check_folder(source)
     for folder in (root / sub for sub in SUBFOLDERS):
         options = (folder / ARCHIVES[split][0][0], *(folder / name for name in FOLDERS[split]))
         if images := next((path for path in options if path.exists()), None):
@@ -166,7 +171,7 @@ def _downloaded(split: str, tried: list[str]) -> Copy:
     with locked(folder):
         for name, md5 in ARCHIVES[split]:
             try:
-                _download_archive(folder / name, md5)
+                download(folder, name, URL + name, f"md5:{md5}", progress=True)
             except DataError as error:
                 tried += [f"the cache {folder}: no intact {name} there", f"{URL}{name}: {error}"]
                 reasons = "".join(f"\n  - {reason}" for reason in tried)
@@ -175,16 +180,6 @@ def _downloaded(split: str, tried: list[str]) -> Copy:
                     f"and name it. Tried:{reasons}"
                 ) from None
     return Copy(split, *(folder / name for name, _ in ARCHIVES[split]))
-
-
-def _download_archive(path: Path, md5: str) -> None:
-    if path.is_file() and md5_of(path) == md5:
-        return
-    path.unlink(missing_ok=True)
-    download(URL + path.name, path, progress=True)
-    if md5_of(path) != md5:
-        path.unlink()
-        raise DataError("what came has another MD5 than the official archive")
 
 
 def decoded(split: str, size: int = 50) -> Path:
@@ -214,8 +209,8 @@ def read(copy: Copy, size: int, identity: tuple[str, ...]) -> Dataset:
     pixels = torch.from_numpy(images)
     digest = fingerprint(pixels, labels)
     tracks = torch.tensor([row.track for row in rows]) if copy.truth is None else None
-    extra = {"boxes": torch.from_numpy(boxes), "groups": tracks}
-    return Dataset(pixels, labels, "gtsrb", copy.split, digest, notes, **extra)
+    where = torch.from_numpy(boxes)
+    return Dataset(pixels, labels, "gtsrb", copy.split, digest, notes, boxes=where, groups=tracks)
 
 
 def _training_rows(tree: Tree) -> list[Row]:

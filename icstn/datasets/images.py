@@ -199,13 +199,13 @@ def _scikit_image_folder() -> Path:
 
 
 def _caffe_cat() -> Path:
-    path = cache_dir("images") / CAFFE_CAT_FILE
-    if not path.is_file():
-        with locked(path.parent):
+    folder = cache_dir("images")
+    if not (folder / CAFFE_CAT_FILE).is_file():
+        with locked(folder):
             try:
-                download(CAFFE_CAT_URL, path)
+                download(folder, CAFFE_CAT_FILE, CAFFE_CAT_URL, None)
             except DataError as error:
                 raise UnavailableError(
                     f"the Caffe cat could not be downloaded from {CAFFE_CAT_URL}: {error}"
                 ) from None
-    return path
+    return folder / CAFFE_CAT_FILE

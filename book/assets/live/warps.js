@@ -38,7 +38,7 @@ export function params(family, m) {
   return Float64Array.from(families[family], (g) => dot(moved, g) / dot(g, g));
 }
 
-/** Apply Δp to p: on the image's side, M(Δp) M(p), eq. (10), or on the template's, M(p) M(Δp). */
+/** Apply Δp to p: on the image's side, M(Δp) M(p), eq. (10), or the template's, M(p) M(Δp). */
 export function compose(family, p, dp, side) {
   const [left, right] = side === "image" ? [dp, p] : [p, dp];
   return params(family, multiply(matrix(family, left), matrix(family, right)));
