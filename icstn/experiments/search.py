@@ -1,9 +1,10 @@
 """Choosing a table's recipe by code, on validation data alone.
 
-A search has two rounds. In the first every candidate trains every row of the table for a tenth of the preset's
-iterations; the best few go on to the second, at full length. All rows of a table get the same candidates and
-the same budget, and one recipe is chosen for all of them: the one whose validation error, relative to the best
-candidate's on the same row, is the least in the geometric mean over rows. The test set is not read.
+A search has two rounds. In the first every candidate trains every row of the table for a tenth of the
+preset's iterations; the best few go on to the second, at full length. All rows of a table get the same
+candidates and the same budget, and one recipe is chosen for all of them: the one whose validation error,
+relative to the best candidate's on the same row, is the least in the geometric mean over rows. The test set
+is not read.
 """
 
 from __future__ import annotations
