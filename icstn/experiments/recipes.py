@@ -12,7 +12,8 @@ from icstn.experiments.spec import PRESETS, BaselineSpec, RunSpec, Spec, SpecErr
 _ADAM = {"optimizer": "adam", "schedule": "cosine", "side": "template"}
 _SGD = {"optimizer": "sgd", "schedule": "constant", "side": "image"}
 
-_RECIPES: dict[tuple[str, str], dict[str, Any]] = {
+#: Fields of every preset of every experiment.
+RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("table_1", "smoke"): _ADAM | {"iterations": 100, "test_items": 100, "rate_predictor": 3e-5},
     ("table_1", "quick"): _ADAM | {"iterations": 1000, "test_items": 2000, "rate_predictor": 3e-5},
     ("table_1", "full"): _ADAM
@@ -139,7 +140,7 @@ def cost(spec: RunSpec) -> float:
 
 
 def _cell(about: Experiment, model: str, preset: str, seed: int, sigma: float) -> RunSpec:
-    recipe = {**about.fields, **_RECIPES[about.name, preset]}
+    recipe = {**about.fields, **RECIPES[about.name, preset]}
     recipe |= _EXCEPTIONS.get((about.name, preset), {}).get(model, {})
     recipe |= {"experiment": about.name, "model": model, "preset": preset, "sigma": sigma}
     if about.classical:
