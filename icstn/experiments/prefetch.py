@@ -23,10 +23,12 @@ class Prefetcher:
         self.task = task
         self.ahead = task.device.type == "cuda" if ahead is None else ahead
         self.stack = ExitStack()
+        self.pool: ThreadPoolExecutor | None = None
         self.waiting: dict[tuple[int, int], Future[Draws]] = {}
 
     def __enter__(self) -> Prefetcher:
-        self.pool = self.stack.enter_context(ThreadPoolExecutor(1)) if self.ahead else None
+        if self.ahead:
+            self.pool = self.stack.enter_context(ThreadPoolExecutor(1))
         return self
 
     def __exit__(
