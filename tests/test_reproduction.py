@@ -18,7 +18,7 @@ import torch
 from icstn import reproduction
 from icstn.experiments import DataOptions, Execution, Record, Records, cells
 from icstn.reproduction import Job, ReproductionError, Request
-from icstn.reproduction.comparison import comparison
+from icstn.reproduction import comparison
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 WRITES = "from pathlib import Path\nPath(output).mkdir(parents=True, exist_ok=True)\n"
