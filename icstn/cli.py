@@ -118,7 +118,7 @@ def reproduce(
     if train_only:
         return
     reproduction.execute(jobs, request.output / "figures", request.store, workers)
-    own = [reproduction.comparison(job, request.store) for job in jobs if job.data.stand_in]
+    own = [reproduction.side_by_side(job, request.store) for job in jobs if job.data.stand_in]
     _print_tables("\n\n".join([reproduction.tables(names, request.rendered), *own]))
     print(f"results: {request.output} ({time.monotonic() - started:.0f} s)")
     if book if book is not None else not exhibits:
