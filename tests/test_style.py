@@ -48,4 +48,5 @@ def test_requirements_meet_the_lower_bounds(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     for requirement in map(Requirement, wanted):
-        assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+        if requirement.name != project["name"]:  # as in icstn[data]
+            assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement

@@ -1,5 +1,9 @@
 """MNIST, GTSRB and single photographs: found or downloaded, verified, cached, with their provenance."""
 
+from icstn.extras import require
+
+require("data", "filelock", "PIL", "platformdirs", "pooch", "tqdm")
+
 from icstn.datasets._gtsrb import gtsrb, gtsrb_or_stand_in
 from icstn.datasets._mnist import mnist
 from icstn.datasets.cache import cache_dir

@@ -47,7 +47,7 @@ SUBFOLDERS = ("", "gtsrb", "GTSRB", "gtsrb/GTSRB")
 MAX_SIDE = 2048
 
 
-class Row(NamedTuple):
+class Annotation(NamedTuple):
     """One line of an annotation file: where the image is, its annotated size, box, class and track."""
 
     path: str
@@ -213,7 +213,7 @@ def read(copy: Copy, size: int, identity: tuple[str, ...]) -> Dataset:
     return Dataset(pixels, labels, "gtsrb", copy.split, digest, notes, boxes=where, groups=tracks)
 
 
-def _training_rows(tree: Tree) -> list[Row]:
+def _training_rows(tree: Tree) -> list[Annotation]:
     pattern = re.compile(r"(?:^|/)(\d{5})/GT-\1\.csv$")
     files = sorted((m[1], name) for name in tree.names if (m := pattern.search(name)))
     rows = []
@@ -225,7 +225,7 @@ def _training_rows(tree: Tree) -> list[Row]:
     return rows
 
 
-def _with_track(tree: Tree, row: Row) -> Row:
+def _with_track(tree: Tree, row: Annotation) -> Annotation:
     """Images of one physical sign share the first number of their names: 00012_00029.ppm is of track 12."""
     found = re.match(r"(\d{5})_\d{5}\.", PurePosixPath(row.path).name)
     if found is None:
@@ -233,7 +233,7 @@ def _with_track(tree: Tree, row: Row) -> Row:
     return row._replace(track=row.label * 100_000 + int(found[1]))
 
 
-def _test_rows(tree: Tree, truth: Path) -> list[Row]:
+def _test_rows(tree: Tree, truth: Path) -> list[Annotation]:
     where = {PurePosixPath(name).name: name for name in tree.names if name.endswith((".ppm", ".png"))}
     if truth.suffix == ".zip":
         archive = open_tree(truth)
@@ -245,7 +245,7 @@ def _test_rows(tree: Tree, truth: Path) -> list[Row]:
     return [row._replace(path=where.get(row.path, row.path)) for row in rows]
 
 
-def _rows(text: bytes, name: str, folder: str) -> list[Row]:
+def _rows(text: bytes, name: str, folder: str) -> list[Annotation]:
     lines = csv.DictReader(io.StringIO(text.decode("utf-8-sig", "replace")), delimiter=";")
     rows = []
     for number, line in enumerate(lines, 2):
@@ -256,17 +256,17 @@ def _rows(text: bytes, name: str, folder: str) -> list[Row]:
     return rows
 
 
-def _row(line: dict[str, str], folder: str) -> Row:
+def _row(line: dict[str, str], folder: str) -> Annotation:
     file = line["Filename"]
     width, height = int(line["Width"]), int(line["Height"])
     box = tuple(int(line[f"Roi.{side}"]) for side in ("X1", "Y1", "X2", "Y2"))
     if not plain_name(file) or "/" in file or width < 1 or height < 1:
         raise ValueError(file)
     path = f"{folder}/{file}" if folder not in ("", ".") else file
-    return Row(path, width, height, (box[0], box[1], box[2], box[3]), int(line["ClassId"]))
+    return Annotation(path, width, height, (box[0], box[1], box[2], box[3]), int(line["ClassId"]))
 
 
-def _check_counts(copy: Copy, rows: list[Row]) -> None:
+def _check_counts(copy: Copy, rows: list[Annotation]) -> None:
     classes = {row.label for row in rows}
     if len(rows) != COUNTS[copy.split] or classes != set(range(CLASSES)):
         raise DataError(
@@ -291,7 +291,7 @@ def _decode(tree: Tree, name: str, size: int) -> tuple[np.ndarray, tuple[int, in
     return np.asarray(small).transpose(2, 0, 1), actual
 
 
-def _scaled_box(row: Row, size: int) -> list[float]:
+def _scaled_box(row: Annotation, size: int) -> list[float]:
     """The annotated box in pixels of the rescaled image: pixel centers are at whole numbers.
 
     Only the annotated size matters: wherever the file is a rescaled copy, its box scales with it.
@@ -310,7 +310,7 @@ def _origin_notes(copy: Copy, identity: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"GTSRB {copy.split}: {note}" for note in notes)
 
 
-def _size_notes(split: str, rows: list[Row], sizes: list[tuple[int, int]]) -> tuple[str, ...]:
+def _size_notes(split: str, rows: list[Annotation], sizes: list[tuple[int, int]]) -> tuple[str, ...]:
     other = [s for row, s in zip(rows, sizes, strict=True) if s != (row.width, row.height)]
     if not other:
         return ()

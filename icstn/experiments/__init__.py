@@ -5,6 +5,10 @@ Example:
     ['CNN(a)', 'STN(a)', 'c-STN-1(a)']
 """
 
+from icstn.extras import require
+
+require("experiments", "filelock", "PIL", "platformdirs", "pooch", "tqdm")
+
 from icstn.experiments.execution import DataOptions, Execution
 from icstn.experiments.experiment import BASELINES, EXPERIMENTS, Experiment
 from icstn.experiments.models import Model, build_model

@@ -1,6 +1,7 @@
 """Reproducing exhibits: the list of them, the Records that they show, and their notebooks, executed."""
 
 from icstn.reproduction.catalogue import EXHIBITS, Exhibit, ReproductionError, choose, tables
+from icstn.reproduction.comparison import side_by_side
 from icstn.reproduction.notebooks import execute
 from icstn.reproduction.obtaining import obtain, seed_list
 from icstn.reproduction.plans import Job, Request, plan, train
@@ -16,6 +17,7 @@ __all__ = [
     "obtain",
     "plan",
     "seed_list",
+    "side_by_side",
     "tables",
     "train",
 ]

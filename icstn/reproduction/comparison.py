@@ -15,7 +15,7 @@ from icstn.reproduction.plans import Job
 Cell = tuple[str, float]
 
 
-def comparison(job: Job, records: Records) -> str:
+def side_by_side(job: Job, records: Records) -> str:
     """The paper's numbers, the published ones and those of these runs, side by side, in Markdown.
 
     Args:

@@ -14,7 +14,7 @@ from pathlib import Path
 from icstn.experiments.execution import cores
 from icstn.experiments.records import Records
 from icstn.reproduction.catalogue import ReproductionError
-from icstn.reproduction.comparison import comparison
+from icstn.reproduction.comparison import side_by_side
 from icstn.reproduction.plans import Job
 
 
@@ -85,7 +85,7 @@ def _execute(job: Job, path: Path, key: str, records: Records) -> None:
             f"the notebook as far as it came is {path}"
         ) from None
     done = nbformat.read(path, 4)
-    done.metadata["icstn"] = {"key": key, "about": job.about, "comparison": comparison(job, records)}
+    done.metadata["icstn"] = {"key": key, "about": job.about, "comparison": side_by_side(job, records)}
     nbformat.write(done, path)
 
 

@@ -13,6 +13,7 @@ from icstn.experiments.execution import STAND_IN, DataOptions, Execution, pick_d
 from icstn.experiments.records import Records
 from icstn.experiments.running import ensure
 from icstn.experiments.spec import RunSpec
+from icstn.extras import require
 from icstn.files import checkout
 from icstn.reproduction.catalogue import EXHIBITS, ReproductionError
 from icstn.reproduction.obtaining import seed_list
@@ -202,10 +203,9 @@ def import_papermill() -> Any:
     """Papermill.
 
     Raises:
-        ReproductionError: it is not installed.
+        ImportError: it is not installed.
     """
-    try:
-        import papermill
-    except ImportError as error:
-        raise ReproductionError("executing notebooks needs more: pip install 'icstn[exhibits]'") from error
+    require("exhibits", "ipykernel", "nbformat", "papermill")
+    import papermill
+
     return papermill
