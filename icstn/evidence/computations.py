@@ -137,10 +137,10 @@ def linear_c_stn() -> dict[str, float]:
     s = planar_trials()
     start = s.p[:40]
     regressor = ic_lk(s.template, affine)
-    module = ICSTN(_predictor(regressor), ITERATIONS, affine, s.frame, "template", invert=True)
+    module = ICSTN(_predictor(regressor), ITERATIONS, warp=affine, frame=s.frame, invert=True)
     with torch.no_grad():
         warps = torch.stack(module(s.image, start, return_warps=True).warps)
-        other = ICSTN(_predictor(regressor, -1.0), ITERATIONS, affine, s.frame, "image")
+        other = ICSTN(_predictor(regressor, -1.0), ITERATIONS, warp=affine, frame=s.frame, side="image")
         last = other(s.image, start, return_warps=True).warps[-1]
     path = _trajectory(s, start, "IC")
     steps = min(len(path), len(warps))
@@ -172,7 +172,7 @@ def stn_with_a_linear_layer() -> dict[str, float]:
     predictor = _predictor(ic_lk(s.template, affine))
     with torch.no_grad():
         crops = sample(s.image, s.p[:50], s.frame, affine)
-        p = STN(predictor, affine)(crops, return_warps=True).warps[-1]
+        p = STN(predictor, warp=affine)(crops, return_warps=True).warps[-1]
         wanted = ic_lk(s.template, affine).predict(crops.flatten(1))
     return {"difference": float((p - wanted).abs().max())}
 
@@ -248,11 +248,11 @@ def _first_gradient(s: Trials, kind: str, n: int, size: float, trial: int) -> fl
     predictors = [_Constant(dp) for dp in steps]
     start = s.p[:4]
     if kind == "c_stn":
-        out = CompositionalSTN(predictors, affine, s.frame)(s.image, start)
+        out = CompositionalSTN(predictors, warp=affine, frame=s.frame, side="image")(s.image, start)
     else:
         out = sample(s.image, start, s.frame, affine)
         for predictor in predictors:
-            out = STN(predictor, affine)(out)
+            out = STN(predictor, warp=affine)(out)
     (out - s.template).square().mean().backward()
     gradient = predictors[0].dp.grad
     assert gradient is not None
