@@ -102,7 +102,7 @@ class TestTwoLevels:
         assert 0.92 <= hits / trials <= 0.985
 
     def test_without_the_level_of_seeds_it_would_not(self) -> None:
-        """What the same interval from one seed covers: not the truth, only what this seed does on all items."""
+        """What an interval from one seed covers: what this seed does on all items, not the truth."""
         generator, hits, trials = torch.Generator().manual_seed(1), 0, 200
         for _ in range(trials):
             a, b = (
@@ -116,7 +116,8 @@ class TestTwoLevels:
         assert hits / trials < 0.7
 
     def test_a_mean_joins_items_and_seeds(self, generator: torch.Generator) -> None:
-        runs = [record(torch.rand(1, 4000, generator=generator) < rate, i) for i, rate in enumerate((0.1, 0.3))]
+        draws = [torch.rand(1, 4000, generator=generator) < rate for rate in (0.1, 0.3)]
+        runs = [record(wrong, seed) for seed, wrong in enumerate(draws)]
         found = mean_error(runs)
         seeds = abs(runs[0].test_error - runs[1].test_error) / 2
         assert found.error > seeds

@@ -75,7 +75,9 @@ class Estimate:
         return Estimate(-self.value, self.error, self.freedom, self.remark)
 
     def show(self, digits: int = 2) -> str:
-        """``1.23 [1.10, 1.36]``, and the remark."""
+        """``1.23 [1.10, 1.36]``, and the remark; more decimals where the interval is narrower."""
+        if self.half:
+            digits = max(digits, -math.floor(math.log10(self.half)))
         interval = f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
         return interval + (f" ({self.remark})" if self.remark else "")
 

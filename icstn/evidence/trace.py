@@ -123,6 +123,11 @@ def _order(o: Origin) -> tuple:
     return (*place, o.variation, spec.preset, spec.seed)
 
 
+def _keys(record: Record) -> list[str]:
+    """The key of a run, and the one that it had before Records were migrated."""
+    return [record.spec.key, *filter(None, [record.provenance.get("former_key")])]
+
+
 def _is_number(query: str) -> bool:
     return re.fullmatch(r"\s*\d+(\.\d+)?\s*(%|px)?\s*", query) is not None
 
@@ -147,6 +152,6 @@ def _by_number(query: str, runs: list[Origin]) -> list[Origin]:
 def _by_name(query: str, runs: list[Origin]) -> list[Origin]:
     words = query.lower().replace("σ", "sigma").replace("sigma = ", "sigma=").split()
     wanted = [w for w in words if w]
-    keyed = [o for o in runs if wanted and o.record.spec.key.startswith(wanted[0])]
+    keyed = [o for o in runs if wanted and any(key.startswith(wanted[0]) for key in _keys(o.record))]
     named = [o for o in runs if set(wanted) <= set(o.cell.lower().split())]
     return named or keyed if wanted else []
