@@ -54,7 +54,7 @@ class TestVerdicts:
         assert joint(parts) == verdict
 
     def test_many_comparisons_are_corrected(self) -> None:
-        """Holm: of p = 0.011, 0.02, 0.03 the first survives three-fold, the second not two-fold… 0.04."""
+        """Holm: the smallest of three p-values counts three-fold, the next two-fold, the largest once."""
         findings = [Finding(str(p), "holds", (), p) for p in (0.03, 0.011, 0.02)]
         assert [f.verdict for f in corrected(findings)] == ["holds", "holds", "holds"]
         findings = [Finding(str(p), "holds", (), p) for p in (0.03, 0.02, 0.03)]
