@@ -14,6 +14,7 @@ from icstn.evidence.claims import CLAIMS, Claim, claim, judge
 from icstn.evidence.collection import Evidence, Measurements, MissingError, identity
 from icstn.evidence.estimates import Estimate, Measured
 from icstn.evidence.predicates.lucas_kanade import MARGIN
+from icstn.evidence.predicates.signs import STOP
 from icstn.evidence.verdicts import Finding, above, below, compare, corrected, joint, within
 from icstn.experiments import Record, paper
 
@@ -183,6 +184,36 @@ class TestMeasurements:
         }
         judged = judge(claim("variance-decreases"), Evidence(runs, found))
         assert judged.verdict == "holds in part"
+
+    @pytest.mark.parametrize(("lost", "verdict"), [(0.05, "holds"), (0.001, "holds in part")])
+    def test_cropping_is_counted_in_ink(self, lost: float, verdict: str) -> None:
+        """What cannot crop has black around its digits, too: black is not what is lost."""
+        runs = table("table_2", {"STN(a)": 5.0, "IC-STN-4(a)": 1.0}) + table(
+            "table_3", {"STN": 6, "IC-STN-4": 3}
+        )
+        shares = {"STN(a)": {"lost_ink": lost, "lost": 0.4}, "STN": {"lost": 0.3}, "IC-STN-4": {"lost": 0.1}}
+        shares["IC-STN-4(a)"] = {"initial_lost_ink": 0.05, "lost_ink": 0.003, "lost": 0.5}
+        found = {r.spec.key: measured(r, **shares[r.spec.model]) for r in runs}
+        assert judge(claim("stn-crops"), Evidence(runs, found)).verdict == verdict
+
+    @pytest.mark.parametrize(
+        ("stop", "verdict"), [(0.9, "holds"), (1.1, "holds in part"), (1.0, "undecided")]
+    )
+    def test_stop_signs_are_held_against_their_boxes(self, stop: float, verdict: str) -> None:
+        (run,) = table("table_3", {"IC-STN-4": 3.0})
+        windows = [1.3 if c != STOP else stop for c in range(43)]
+        bare = measured(run, **{str(c): window for c, window in enumerate(windows)})
+        found = replace(bare, by_class={"window": list(bare.measures.values())})
+        assert judge(claim("stop-sign-zoomed"), Evidence([run], {run.spec.key: found})).verdict == verdict
+
+    def test_means_get_sharper_step_by_step(self) -> None:
+        runs = table("table_3", {"c-STN-1": 5.0, "IC-STN-2": 4.0, "IC-STN-4": 3.0})
+        for values, verdict in (((0.030, 0.039, 0.045), "holds"), ((0.030, 0.045, 0.039), "holds in part")):
+            found = {
+                r.spec.key: measured(r, initial_sharpness=0.0125, sharpness=x)
+                for r, x in zip(runs, values, strict=True)
+            }
+            assert judge(claim("sharper-means"), Evidence(runs, found)).verdict == verdict
 
     def test_two_models_on_the_same_groups_are_paired(self) -> None:
         a, b = Measured(2.0, (1.9, 2.1, 2.0)), Measured(1.0, (0.9, 1.1, 1.0))

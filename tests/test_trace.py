@@ -27,6 +27,7 @@ RUNS = (
         ("IC-STN-4 sigma=5", 1),
         ("1.234", 1),
         ("1.33 %", 2),
+        ("0.500", 1),
     ],
 )
 def test_finds_cells_numbers_and_means(query: str, count: int) -> None:

@@ -234,3 +234,19 @@ def item_counts(items: int) -> Tensor:
         drawn += items * torch.arange(len(rows))[:, None]
         rows.copy_(torch.bincount(drawn.flatten(), minlength=rows.numel()).view_as(rows))
     return counts
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number to so many significant digits, without a power of ten from 0.001 to 1000.
+
+    Example:
+        >>> [significant(x) for x in (11.941, 0.3704, 0.0000768, 123456.0)]
+        ['11.9', '0.370', '7.68e-5', '1.23e+5']
+    """
+    if value == 0 or math.isnan(value):
+        return f"{value:g}"
+    if not 1e-3 <= abs(value) < 1e3:
+        mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+        return f"{mantissa}e{int(power):+d}"
+    exponent = math.floor(math.log10(abs(value)))
+    return f"{value:.{max(0, digits - 1 - exponent)}f}"

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import NamedTuple
 
+from icstn.evidence.estimates import significant
 from icstn.experiments.experiment import EXPERIMENTS
 from icstn.experiments.recipes import cells
 from icstn.experiments.records import Record
@@ -129,12 +130,12 @@ def _keys(record: Record) -> list[str]:
 
 
 def _is_number(query: str) -> bool:
-    return re.fullmatch(r"\s*\d+(\.\d+)?\s*(%|px)?\s*", query) is not None
+    return re.fullmatch(r"\s*\d+(\.\d+)?(e[+-]\d+)?\s*(%|px)?\s*", query) is not None
 
 
 def _by_number(query: str, runs: list[Origin]) -> list[Origin]:
     """Runs whose error, or whose cell's mean error, prints as the query does."""
-    text = re.sub(r"[^\d.]", "", query)
+    text = re.sub(r"[\s%px]", "", query)
     digits = len(text.partition(".")[2])
     groups: dict[tuple[str, str, str], list[Origin]] = {}
     for origin in runs:
@@ -142,11 +143,16 @@ def _by_number(query: str, runs: list[Origin]) -> list[Origin]:
     found = []
     for group in groups.values():
         errors = [o.record.test_error for o in group if o.record.status == "finished"]
-        if errors and f"{sum(errors) / len(errors):.{digits}f}" == text:
+        if errors and text in _printed(sum(errors) / len(errors), digits):
             found += group
         else:
-            found += [o for o in group if f"{o.record.test_error:.{digits}f}" == text]
+            found += [o for o in group if text in _printed(o.record.test_error, digits)]
     return found
+
+
+def _printed(error: float, digits: int) -> tuple[str, str]:
+    """How a table may print an error: with so many decimals, or with three significant digits."""
+    return f"{error:.{digits}f}", significant(error)
 
 
 def _by_name(query: str, runs: list[Origin]) -> list[Origin]:

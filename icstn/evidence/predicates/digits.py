@@ -98,15 +98,15 @@ def stn_shrinks(e: Evidence) -> list[Finding]:
 def stn_crops(e: Evidence) -> list[Finding]:
     """What the last image of an STN has lost against that of IC-STN-4: ink of digits, samples of signs."""
     stn, own = e.cells("table_2", ("STN(a)", "IC-STN-4(a)"))
-    ink = {cell: e.measured(cell)["lost_ink"].scaled(100) for cell in (stn, own)}
+    cut_off, kept = (e.measured(cell)["lost_ink"].scaled(100) for cell in (stn, own))
     before = e.measured(own)["initial_lost_ink"].scaled(100)
     seen = e.cells("table_3", ("STN", "IC-STN-4"))
     black, open_ = (e.measured(cell)["lost"].scaled(100) for cell in seen)
-    cut = f"ink of the digits outside the image, {stn.name} ({ink[stn].value:.1f} %) − {own.name}"
+    cut = f"ink of the digits outside the image, {stn.name} ({cut_off.value:.1f} %) − {own.name}"
     back = f"recovered by {own.name}: ink outside before ({before.value:.1f} %) − after alignment"
     signs = f"signs, samples that see nothing, {seen[0].name} ({black.value:.1f} %) − {seen[1].name}"
     return [
-        compare(f"{cut} ({ink[own].value:.1f} %)", (ink[stn] - ink[own]).estimate, (stn, own)),
-        compare(f"{back} ({ink[own].value:.1f} %)", (before - ink[own]).estimate, (own,)),
+        compare(f"{cut} ({kept.value:.1f} %)", (cut_off - kept).estimate, (stn, own)),
+        compare(f"{back} ({kept.value:.1f} %)", (before - kept).estimate, (own,)),
         compare(f"{signs} ({open_.value:.1f} %)", (black - open_).estimate, seen),
     ]
