@@ -6,7 +6,7 @@ import torch
 
 from icstn.datasets import Dataset
 from icstn.evidence import alignment, collection, curves
-from icstn.evidence.appearance import appearance, appearances
+from icstn.evidence.appearance import appearance_of, appearances
 from icstn.exhibits import arrays
 from icstn.exhibits.montages import Averages
 from icstn.experiments import Record, build_model, cells
@@ -196,9 +196,9 @@ def test_a_black_border_is_not_sharpness(generator):
     seen = torch.ones(40, 1, 24, 24)
     for k in range(40):
         seen[k, ..., : k % 9] = 0
-    whole = appearance(images, labels, 1)
-    cropped = appearance(images * seen, labels, 1, seen)
-    blind = appearance(images * seen, labels, 1)
+    whole = appearance_of(images, labels, 1)
+    cropped = appearance_of(images * seen, labels, 1, seen)
+    blind = appearance_of(images * seen, labels, 1)
     assert cropped.sharpness == pytest.approx(whole.sharpness, rel=0.35)
     assert blind.sharpness > 1.5 * whole.sharpness, "what a definition without the border's share would say"
     assert cropped.lost == pytest.approx(float((seen == 0).float().mean()))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from icstn.classical import descend, ic_lk
-from icstn.evidence.trace import trace
+from icstn.evidence.trace import explain
 from icstn.exhibits import planar_tables
 from icstn.experiments import (
     BASELINES,
@@ -156,7 +156,7 @@ def test_a_run_is_repeatable(tmp_path: Path, records: list[Record]) -> None:
 
 
 def test_a_number_leads_back_to_its_run(records: list[Record]) -> None:
-    text = trace("baselines SDM sigma=2.5", records)
+    text = explain("baselines SDM sigma=2.5", records)
     assert "is not in the paper" in text
     assert spec("SDM").key in text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from judged import made
 
-from icstn.evidence.trace import origins, trace
+from icstn.evidence.trace import explain, origins
 from icstn.experiments import open_records
 
 RUNS = (
@@ -31,34 +31,34 @@ RUNS = (
     ],
 )
 def test_finds_cells_numbers_and_means(query: str, count: int) -> None:
-    text = trace(query, RUNS)
+    text = explain(query, RUNS)
     assert text.count("record:") == count
     assert "commit:       " + "c" * 40 in text
 
 
 def test_finds_a_key() -> None:
-    assert RUNS[2].spec.key in trace(RUNS[2].spec.key, RUNS)
+    assert RUNS[2].spec.key in explain(RUNS[2].spec.key, RUNS)
 
 
 def test_says_what_can_be_asked_for() -> None:
     with pytest.raises(LookupError, match="no Record has 'nothing': ask for a cell such as"):
-        trace("nothing", RUNS)
+        explain("nothing", RUNS)
 
 
 def test_names_a_variation() -> None:
     assert [o.variation for o in origins(RUNS)] == ["", "", "", "invert=True"]
-    assert "invert=True" in trace("IC-STN-4(b)", RUNS)
+    assert "invert=True" in explain("IC-STN-4(b)", RUNS)
 
 
 def test_finds_the_key_from_before_the_migration() -> None:
     old = "table_2-cnn-a-full-seed0-4ddd6cd03d"
     moved = replace(RUNS[0], provenance=RUNS[0].provenance | {"former_key": old})
-    assert moved.spec.key in trace(old, [moved])
-    assert moved.spec.key in trace(old[:30], [moved])
+    assert moved.spec.key in explain(old, [moved])
+    assert moved.spec.key in explain(old[:30], [moved])
 
 
 def test_answers_do_not_depend_on_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ICSTN_RECORDS", str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
-    found = trace("1.57", open_records("published"))
+    found = explain("1.57", open_records("published"))
     assert "cell:         table_2 IC-STN-4(b)" in found

@@ -39,7 +39,7 @@ class Aligned(NamedTuple):
     warps: list[Tensor]
 
 
-class Samples(NamedTuple):
+class Crops(NamedTuple):
     """Images in [0, 1], ``(n, channels, h, w)``, and what each sample saw of its source, ``(n, 1, h, w)``."""
 
     images: Tensor
@@ -50,8 +50,8 @@ class AlignedSet(NamedTuple):
     """A test set before and after alignment: labels ``(n,)``, samples, first and last warps ``(n, k)``."""
 
     labels: Tensor
-    initial: Samples
-    final: Samples
+    initial: Crops
+    final: Crops
     start: Tensor
     p: Tensor
 
@@ -88,8 +88,7 @@ def align_test_set(task: Classification, record: Record) -> AlignedSet:
     n = len(task.test)
     parts = [align(task, record, range(i, min(i + CHUNK, n))) for i in range(0, n, CHUNK)]
     initial, final = (
-        Samples(torch.cat([x.images[k] for x in parts]), torch.cat([x.seen[k] for x in parts]))
-        for k in (0, -1)
+        Crops(torch.cat([x.images[k] for x in parts]), torch.cat([x.seen[k] for x in parts])) for k in (0, -1)
     )
     start, p = (torch.cat([x.warps[k] for x in parts]) for k in (0, -1))
     return AlignedSet(task.test.labels, initial, final, start, p)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icstn.evidence.alignment import Samples, align_test_set
+from icstn.evidence.alignment import Crops, align_test_set
 from icstn.experiments.classification import Classification
 from icstn.experiments.records import Record
 
@@ -92,7 +92,7 @@ class Totals:
     seen: Tensor
 
     @classmethod
-    def of(cls, samples: Samples, labels: Tensor, classes: Sequence[int]) -> Totals:
+    def of(cls, samples: Crops, labels: Tensor, classes: Sequence[int]) -> Totals:
         """Sum the images of each class."""
         of = [labels == c for c in classes]
         images = [samples.images[mine].double() for mine in of]
@@ -119,7 +119,7 @@ class Totals:
         return Appearance(mean, (self.squares / n - mean.square()).clamp_min(0), self.count, self.seen / n)
 
 
-def appearance(
+def appearance_of(
     images: Float[Tensor, "n channels h w"],
     labels: Int[Tensor, " n"],
     classes: int | Sequence[int] = 10,
@@ -139,7 +139,7 @@ def appearance(
     kept = list(range(classes)) if isinstance(classes, int) else list(classes)
     if empty := [c for c in kept if not (labels == c).any()]:
         raise ValueError(f"there is no image of class {', '.join(map(str, empty))} to average")
-    samples = Samples(images, torch.ones_like(images[:, :1]) if seen is None else seen)
+    samples = Crops(images, torch.ones_like(images[:, :1]) if seen is None else seen)
     return Totals.of(samples, labels, kept).appearance
 
 

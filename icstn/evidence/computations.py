@@ -21,7 +21,7 @@ from icstn.warps import affine, corner_error
 ITERATIONS = 15
 
 
-class Trials(NamedTuple):
+class PlanarTrials(NamedTuple):
     """Photograph ``(1, 1, H, W)``, frame, template ``(1, 1, 50, 50)`` and perturbations ``(n, 6)``."""
 
     image: Tensor
@@ -31,12 +31,12 @@ class Trials(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def planar_trials(sigma: float = 2.5, n: int = 100) -> Trials:
+def planar_trials(sigma: float = 2.5, n: int = 100) -> PlanarTrials:
     """The planar experiment in float64, σ in pixels."""
     scene = datasets.planar_scene("chelsea", gray=True)
     image, frame = scene.image.double(), scene.frame
     p = perturbations(n, sigma, frame, "affine", generator=torch.Generator().manual_seed(0)).double()
-    return Trials(image, frame, sample(image, affine.identity(1).double(), frame, affine), p)
+    return PlanarTrials(image, frame, sample(image, affine.identity(1).double(), frame, affine), p)
 
 
 @lru_cache(maxsize=1)
@@ -62,7 +62,7 @@ def lk_against_ic(sigma: float = 2.5) -> dict[str, float]:
     }
 
 
-def _aligned(s: Trials, algorithm: str) -> Tensor:
+def _aligned(s: PlanarTrials, algorithm: str) -> Tensor:
     aligner = Aligner(
         s.template,
         affine,
@@ -101,7 +101,7 @@ def constant_regressor() -> dict[str, float]:
     }
 
 
-def _trajectory(s: Trials, p: Tensor, algorithm: str) -> Tensor:
+def _trajectory(s: PlanarTrials, p: Tensor, algorithm: str) -> Tensor:
     aligner = Aligner(
         s.template,
         affine,
@@ -118,7 +118,7 @@ def _trajectory(s: Trials, p: Tensor, algorithm: str) -> Tensor:
     return path
 
 
-def _lucas_kanade_regressor(s: Trials, p: Tensor) -> Tensor:
+def _lucas_kanade_regressor(s: PlanarTrials, p: Tensor) -> Tensor:
     """R of eq. (2) at p: the pseudo-inverse of ∂I(p)/∂p, by central differences of half a pixel."""
     h = 0.5 * s.frame.pixel
     ahead, behind = (sample(s.image, p + sign * h * torch.eye(6), s.frame, affine) for sign in (1, -1))
@@ -242,7 +242,7 @@ def gradient_by_depth(
     return out
 
 
-def _first_gradient(s: Trials, kind: str, n: int, size: float, trial: int) -> float:
+def _first_gradient(s: PlanarTrials, kind: str, n: int, size: float, trial: int) -> float:
     generator = torch.Generator().manual_seed(1000 * n + trial)
     steps = size * torch.randn(n, 6, generator=generator, dtype=torch.float64) / n**0.5
     predictors = [_Constant(dp) for dp in steps]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icstn.evidence.alignment import Samples, align_test_set, lost_ink, window_of_box, zoom
+from icstn.evidence.alignment import Crops, align_test_set, lost_ink, window_of_box, zoom
 from icstn.evidence.appearance import Totals
 from icstn.evidence.collection import PREFERRED, Measurements, identity
 from icstn.evidence.estimates import Measured
@@ -88,10 +88,10 @@ def measure(record: Record, data: DataOptions | None = None) -> Measurements:
     return Measurements(identity(record), len(aligned.labels), measures, by_class)
 
 
-def _of_appearance(samples: Samples, labels: Tensor, prefix: str) -> dict[str, Measured]:
+def _of_appearance(samples: Crops, labels: Tensor, prefix: str) -> dict[str, Measured]:
     classes = labels.unique().tolist()
     parts = [
-        Totals.of(Samples(samples.images[g::GROUPS], samples.seen[g::GROUPS]), labels[g::GROUPS], classes)
+        Totals.of(Crops(samples.images[g::GROUPS], samples.seen[g::GROUPS]), labels[g::GROUPS], classes)
         for g in range(GROUPS)
     ]
     whole = Totals.of(samples, labels, classes)

@@ -28,7 +28,7 @@ class Origin(NamedTuple):
 
     @property
     def cell(self) -> str:
-        """``table_1 IC-STN-4 sigma=5``, what :func:`trace` understands."""
+        """``table_1 IC-STN-4 sigma=5``, what :func:`explain` understands."""
         return f"{self.experiment} {self.model}" + ("" if self.sigma is None else f" sigma={self.sigma:g}")
 
     @property
@@ -53,7 +53,7 @@ def origins(records: Iterable[Record]) -> list[Origin]:
     return sorted(found, key=_order)
 
 
-def trace(query: str, records: Iterable[Record]) -> str:
+def explain(query: str, records: Iterable[Record]) -> str:
     """Text that leads from a cell, a number or a key to the Records behind it.
 
     Args:

@@ -64,26 +64,7 @@ def _classification(name: str, title: str, records: Iterable[Record]) -> Table:
     return Table(name, title, data.assign(sigma=float("nan")), text, notes(records, data["n"]))
 
 
-<<<<<<< HEAD
-def _classification(
-    name: str, title: str, printed: Mapping[str, paper.PrintedRow], records: Iterable[Record]
-) -> Table:
-    records = list(records)
-    numbers: _Printed = {(m, None): row.error for m, row in printed.items()}
-    known = {m: (row.architecture, row.capacity) for m, row in printed.items()}
-    data = _data(numbers, known, records)
-    text = pd.DataFrame([_long(row) for row in data.to_dict("records")])
-    return Table(name, title, data, text, _notes(records))
-
-
-def _data(
-    printed: _Printed,
-    known: Mapping[str, tuple[str, int | None]],
-    records: Sequence[Record],
-) -> pd.DataFrame:
-=======
 def _data(about: Experiment, records: Sequence[Record]) -> pd.DataFrame:
->>>>>>> 28ce7ac (Tables say what their intervals cover, in significant digits; orders compare all rows of a block; measurements anew, without what a network has lost)
     """One row a cell; statistics are over the seeds of the runs that finished on the real data."""
     rows = []
     for (model, sigma), printed in about.printed.items():
@@ -126,11 +107,11 @@ def _one_layer(data: pd.DataFrame) -> list[str]:
 
 def _narrow(data: pd.DataFrame) -> list[str]:
     """How wide the intervals are, for which the table has no room."""
-    half = ((data["high"] - data["low"]) / 2 / data["ours"]).dropna()
-    if half.empty:
+    half = ((data["high"] - data["low"]) / 2 / data["ours"]).fillna(-1.0)
+    if half.max() < 0:
         return []
-    middle, most = half.median(), half.max()
-    where = data.loc[half.idxmax()]
+    middle, most = half[half >= 0].median(), half.max()
+    where = data.to_dict("records")[int(half.to_numpy().argmax())]
     return [
         f"Half the width of an interval is {middle:.0%} of the error in the median cell, {most:.0%} at most "
         f"({where['model']} at σ = {where['sigma']:g}); table_1.csv has them all."
