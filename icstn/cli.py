@@ -218,7 +218,7 @@ def trace(
     ] = "published",
 ) -> None:
     """Where a number comes from: its Record, command, commit, seed, hardware and time."""
-    from icstn.evidence.trace import trace as explain
+    from icstn.evidence.trace import explain
     from icstn.experiments import open_records
 
     folder = records if records == "published" else _existing(Path(records))

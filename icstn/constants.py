@@ -6,7 +6,9 @@ from collections.abc import Callable, Hashable
 from functools import wraps
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from icstn.tracing import plain
 
 #: How many tensors a function remembers; the oldest goes first.
 SIZE = 64
@@ -16,8 +18,8 @@ def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Remember the tensors that ``make(*key, dtype, device)`` returns; call the result as ``(like, *key)``.
 
     What a step needs is then on its device before it begins: no step copies numbers from the host, which a
-    CUDA graph could not capture. A compiler takes the tensor as the constant it is. Tensors that belong to a
-    trace (an exporter's, a faking or functorch mode's) are made anew each time and stay in it.
+    CUDA graph could not capture. In a trace (of a compiler, exporter or ``torch.func``) they are made anew,
+    and stay in it.
 
     Args:
         make: a pure function of hashable arguments, without random numbers.
@@ -28,21 +30,19 @@ def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
     made: dict[tuple[Hashable, ...], Tensor] = {}
 
-    @torch.compiler.assume_constant_result
-    def remembered(*key: Hashable) -> Tensor:
-        if key not in made:
+    @wraps(make)
+    def like_that(like: Tensor, *key: Hashable) -> Tensor:
+        where = (*key, like.dtype, like.device)
+        if not plain(like):
+            return make(*where)
+        if where not in made:
             with torch.inference_mode(False):  # an inference tensor would poison later training
-                value = torch.func.debug_unwrap(make(*key))
-            if type(value) is not Tensor:
+                value = make(*where)
+            if not plain(value):
                 return value
             if len(made) >= SIZE:
                 made.pop(next(iter(made)))
-            made[key] = value
-        return made[key]
-
-    @wraps(make)
-    def like_that(like: Tensor, *key: Hashable) -> Tensor:
-        traced = type(like) not in (Tensor, nn.Parameter) or torch.jit.is_tracing()
-        return (make if traced else remembered)(*key, like.dtype, like.device)
+            made[where] = value
+        return made[where]
 
     return like_that

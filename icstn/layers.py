@@ -2,8 +2,9 @@
 
 The layers of the paper have 1 to 24 channels, for which the CPU library leaves most of a vector register
 empty: its input gradient of conv(7×7, 1→4) takes some ten times as long as the forward pass. The
-functions here compute the same numbers (up to rounding) in another arrangement. On other devices, and for
-strided, padded or grouped layers, the modules are ``nn.Conv2d`` and ``nn.MaxPool2d``.
+functions here compute the same numbers (up to rounding) in another arrangement. Wherever that is not known to
+be faster, or a transform of PyTorch's looks on, the modules are ``nn.Conv2d`` and ``nn.MaxPool2d``:
+see :func:`serves`; :func:`stock_layers` asks for those in any case.
 
 The arrangement is one idea used three times. A tile of neighboring outputs becomes channels
 (:func:`widen`): sy·sx·O filters with stride (sy, sx) in place of O filters with stride 1. With sy·sx·O near
@@ -12,6 +13,10 @@ a multiple of 16, a vector's lanes are all in use; the price is a larger kernel,
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -19,13 +24,50 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input, conv2d_weight
 
-#: float32 numbers in a vector register.
+from icstn.tracing import plain
+
+#: float32 numbers in a vector register of AVX-512; with AVX2's 8, or fewer, the plain layers are faster.
 LANES = 16
 #: Multiplications that take as long as putting one output of a tile in its place, by rows and by columns.
 ROW_ORDER, COLUMN_ORDER = 14, 36
 
 Tile = tuple[int, int]
+
+_stock = ContextVar("_stock", default=bool(os.environ.get("ICSTN_STOCK_LAYERS")))
+_wide = torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+@contextmanager
+def stock_layers(on: bool = True) -> Iterator[None]:
+    """Compute with PyTorch's own layers inside.
+
+    ``ICSTN_STOCK_LAYERS=1`` in the environment does so throughout.
+    """
+    token = _stock.set(on)
+    try:
+        yield
+    finally:
+        _stock.reset(token)
+
+
+def serves(x: Tensor) -> bool:
+    """Whether this module's arrangement is used for ``x``.
+
+    That needs a processor with AVX-512, images ``(batch, channels, h, w)`` with something in them, single or
+    double precision without autocast, and eager mode outside the transforms of ``torch.func``.
+    """
+    return (
+        plain(x)
+        and _wide
+        and not _stock.get()
+        and x.device.type == "cpu"
+        and x.dim() == 4
+        and x.numel() > 0
+        and x.dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 def widen(weight: Float[Tensor, "out channels kh kw"], tile: Tile) -> Float[Tensor, "wide channels khs kws"]:
@@ -146,25 +188,26 @@ class _Convolution(torch.autograd.Function):
         return convolve(x, weight, bias)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad = grad.contiguous()
+        own = not torch.is_grad_enabled() and plain(grad)  # or someone differentiates again, or maps
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad
-        return (
-            input_gradient(grad, weight) if wants_x else None,
-            weight_gradient(grad, x, weight) if wants_weight else None,
-            grad.sum((0, 2, 3)) if wants_bias else None,
-        )
+        grad, d_x, d_weight = grad.contiguous(), None, None
+        if wants_x:
+            d_x = input_gradient(grad, weight) if own else conv2d_input(x.shape, weight, grad)
+        if wants_weight:
+            stock = conv2d_weight
+            d_weight = weight_gradient(grad, x, weight) if own else stock(x, weight.shape, grad)
+        return d_x, d_weight, grad.sum((0, 2, 3)) if wants_bias else None
 
 
 class Conv2d(nn.Conv2d):
     """``nn.Conv2d``, fast on a CPU when the stride is 1 and there is no padding."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Same result as ``nn.Conv2d`` up to rounding; differentiable once."""
-        plain = self.stride == (1, 1) and self.padding == (0, 0) and self.dilation == (1, 1)
-        if input.device.type != "cpu" or input.dim() != 4 or not plain or self.groups != 1:
+        """Same result as ``nn.Conv2d`` up to rounding."""
+        simple = self.stride == (1, 1) and self.padding == (0, 0) and self.dilation == (1, 1)
+        if not simple or self.groups != 1 or self.weight.dtype != input.dtype or not serves(input):
             return super().forward(input)
         return _Convolution.apply(input, self.weight, self.bias)
 
@@ -179,9 +222,11 @@ class _MaxPool(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        a, b, c, d = _quarters(ctx.saved_tensors[0])
+        (x,) = ctx.saved_tensors
+        if torch.is_grad_enabled() or not plain(grad):  # someone differentiates again, or maps
+            return _stock_pool_gradient(x, grad)
+        a, b, c, d = _quarters(x)
         dx = torch.zeros(ctx.shape, dtype=grad.dtype, device=grad.device)
         da, db, dc, dd = _quarters(dx)
         top = grad * (torch.maximum(a, b) >= torch.maximum(c, d))  # a tie goes to the first of the four,
@@ -190,6 +235,12 @@ class _MaxPool(torch.autograd.Function):
             torch.mul(share, first >= second, out=d_first)
             torch.sub(share, d_first, out=d_second)
         return dx
+
+
+def _stock_pool_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    with torch.enable_grad():
+        y = F.max_pool2d(x, 2)
+    return torch.autograd.grad(y, x, grad, create_graph=True)[0]
 
 
 def _quarters(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -205,7 +256,7 @@ class MaxPool2x2(nn.MaxPool2d):
         super().__init__(2)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Same result as ``nn.MaxPool2d(2)``; differentiable once."""
-        if input.device.type != "cpu":
+        """Same result as ``nn.MaxPool2d(2)``."""
+        if min(input.shape[-2:]) < 2 or not serves(input):
             return super().forward(input)
         return _MaxPool.apply(input)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from icstn.constants import constant
+from icstn.tracing import plain
 from icstn.warps import HORIZON, Warp, family, full_precision, homography, off_horizon
 
 Padding = Literal["zeros", "border", "reflection"]
@@ -122,7 +123,7 @@ def warp_grid(
         m = _in_image(warp.matrix(p), frame, image_size)
         if not warp.projective:
             return _planes(m[:, :2], *frame.axes(m)).permute(1, 2, 3, 0)
-        if _transformed(m):
+        if not plain(m):
             return _project(m, *frame.axes(m))
         planes = _Projection.apply(m, _points(m, frame))
         return planes.unflatten(2, (frame.height, frame.width)).permute(1, 2, 3, 0)
@@ -132,7 +133,7 @@ def _in_image(m: Tensor, frame: Frame, image_size: tuple[int, int]) -> Tensor:
     """Matrices from normalised coordinates to normalised coordinates, now to the image's own [-1, 1]²."""
     if frame.covers(*image_size):
         return m
-    if not _transformed(m):
+    if plain(m):
         return _to_image(m, frame, image_size) @ m
     (sx, tx), (sy, ty) = _scales(frame, image_size)
     x, y, w = m.unbind(-2)
@@ -152,11 +153,6 @@ def _project(m: Tensor, gx: Tensor, gy: Tensor) -> Tensor:
     """The projected grid ``(batch, height, width, 2)``, in operations that every transform knows."""
     moved = _planes(m, gx, gy)
     return (moved[:2] / off_horizon(moved[2])).permute(1, 2, 3, 0)
-
-
-def _transformed(x: Tensor) -> bool:
-    """Whether a compiler, an exporter or ``torch.func`` looks on, which want plain operations."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.func.debug_unwrap(x) is not x
 
 
 class _Projection(torch.autograd.Function):
@@ -180,7 +176,7 @@ class _Projection(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         m, points, warped, over_w = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not plain(grad):  # someone differentiates again, or maps
             return _differentiable_gradient(m, points, grad), None
         d = grad.new_empty(3, *over_w.shape)
         torch.mul(grad, over_w, out=d[:2])  # ∂L/∂u and ∂L/∂v
@@ -262,14 +258,20 @@ def _check(image: Tensor, p: Tensor, padding: str) -> None:
         raise ValueError(f"images are floating-point tensors, got {image.dtype}: try image.float() / 255")
     if min(image.shape[-2:]) < 2:
         raise ValueError(f"images have at least 2×2 pixels, got shape {tuple(image.shape)}")
+    check_padding(padding)
+
+
+def check_padding(padding: str) -> None:
+    """Raise a ValueError that lists the paddings, unless it is one of them."""
     if padding not in PADDINGS:
         raise ValueError(f"padding is one of {', '.join(PADDINGS)}, not {padding!r}")
 
 
 def _grid_sample(image: Tensor, grid: Tensor, padding: str) -> Tensor:
-    dtype = torch.promote_types(image.dtype, grid.dtype)
-    options = {"mode": "bilinear", "padding_mode": padding, "align_corners": True}
-    return F.grid_sample(image.to(dtype), grid.to(dtype), **options).to(image.dtype)
+    kept, dtype = image.dtype, torch.promote_types(image.dtype, grid.dtype)
+    image, grid = image.to(dtype), grid.to(dtype)
+    out = F.grid_sample(image, grid, mode="bilinear", padding_mode=padding, align_corners=True)
+    return out.to(kept)
 
 
 def _scales(frame: Frame, image_size: tuple[int, int]) -> tuple[tuple[float, float], tuple[float, float]]:

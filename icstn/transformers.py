@@ -4,7 +4,10 @@ All three take images ``(batch, channels, H, W)`` and optionally initial warps p
 identity by default) and return the aligned template-sized images. They differ in what they hand from
 one warp operation to the next: an :class:`STN` the warped *image*, the other two the warp *parameters*.
 A geometric predictor is any module from the template-sized images ``(batch, channels, h, w)`` to warp
-updates ``(batch, k)``.
+updates ``(batch, k)``; see :mod:`icstn.start` for how it begins and at which rate it learns.
+
+Warps are float32 or better, whatever the images and the predictor compute in. Under autocast, a compiler, an
+exporter or ``torch.func``, and for empty batches, the modules behave as PyTorch's own do.
 """
 
 from __future__ import annotations
@@ -12,10 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, overload
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from icstn.sampling import Frame, sample
+from icstn.sampling import Frame, Padding, check_padding, sample
 from icstn.warps import Side, Warp, family
 
 
@@ -32,15 +36,21 @@ class Alignment(NamedTuple):
 
 
 class Transformer(nn.Module):
-    """What the three transformers share: family, frame, and the checks of their input."""
+    """What the three transformers share: family, frame, padding, and the checks of their input."""
 
-    def __init__(self, warp: Warp | str, frame: Frame | None) -> None:
+    def __init__(self, warp: Warp | str, frame: Frame | None, padding: Padding) -> None:
         super().__init__()
+        check_padding(padding)
         self.warp = family(warp)
         self.frame = frame
+        self.padding: Padding = padding
 
     def predictor(self, step: int) -> nn.Module:
         """The geometric predictor of that warp operation, counted from 0."""
+        raise NotImplementedError
+
+    def predictors(self) -> list[nn.Module]:
+        """All its geometric predictors."""
         raise NotImplementedError
 
     @property
@@ -76,7 +86,7 @@ class Transformer(nn.Module):
         """Align images.
 
         Args:
-            image: float images, one for each warp or one for all.
+            image: floating-point images, one for each warp or one for all.
             p: initial warps, in normalised units of the frame; the identity by default.
             n: number of warp operations, if not the trained one.
             return_warps: return an :class:`Alignment` with every intermediate warp.
@@ -90,7 +100,8 @@ class Transformer(nn.Module):
         if image.dim() != 4:
             raise ValueError(f"images are (batch, channels, height, width), got shape {tuple(image.shape)}")
         if p is None:
-            p = self.warp.identity(len(image), dtype=image.dtype, device=image.device)
+            dtype = torch.promote_types(image.dtype, torch.float32)
+            p = self.warp.identity(image.shape[0], dtype=dtype, device=image.device)
         n = self.operations if n is None else n
         self._check_operations(n)
         frame = self.frame or Frame.full(image.shape[-2], image.shape[-1])
@@ -100,16 +111,25 @@ class Transformer(nn.Module):
     def update(self, step: int, crop: Tensor) -> Tensor:
         """Δp = f(I(p)), with the shape of the prediction checked."""
         dp = self.predictor(step)(crop)
-        if dp.shape != (len(crop), self.warp.dim):
+        batch = crop.shape[0]
+        if dp.shape != (batch, self.warp.dim):
             raise ValueError(
                 f"the geometric predictor returned shape {tuple(dp.shape)}; "
-                f"a {self.warp.name} on {len(crop)} images wants ({len(crop)}, {self.warp.dim})"
+                f"a {self.warp.name} on {batch} images wants ({batch}, {self.warp.dim})"
             )
         return dp
 
+    def sample(self, image: Tensor, p: Tensor, frame: Frame) -> Tensor:
+        """I(p), with this transformer's family and padding."""
+        return sample(image, p, frame, self.warp, padding=self.padding)
+
+    def extra_repr(self) -> str:
+        """What it does, for ``print``."""
+        return f"n={self.operations}, warp={self.warp.name}, frame={self.frame}, padding={self.padding}"
+
     def _check_operations(self, n: int) -> None:
-        if n < 0:
-            raise ValueError(f"the number of warp operations is at least 0, got {n}")
+        if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+            raise ValueError(f"the number of warp operations is a whole number, at least 0, got {n!r}")
 
 
 class STN(Transformer):
@@ -120,15 +140,23 @@ class STN(Transformer):
 
     Args:
         predictor: the geometric predictor.
+        n: number of warp operations (the paper uses 1).
         warp: family of its prediction.
         frame: where the template lies in the image; the whole image by default.
-        n: number of warp operations (the paper uses 1).
+        padding: what lies outside an image, see :func:`icstn.sampling.sample`.
     """
 
     def __init__(
-        self, predictor: nn.Module, warp: Warp | str = "homography", frame: Frame | None = None, n: int = 1
+        self,
+        predictor: nn.Module,
+        n: int = 1,
+        *,
+        warp: Warp | str = "homography",
+        frame: Frame | None = None,
+        padding: Padding = "zeros",
     ) -> None:
-        super().__init__(warp, frame)
+        super().__init__(warp, frame, padding)
+        self._check_operations(n)
         self.geometric_predictor = predictor
         self.n = n
 
@@ -141,13 +169,17 @@ class STN(Transformer):
         """The geometric predictor."""
         return self.geometric_predictor
 
+    def predictors(self) -> list[nn.Module]:
+        """The geometric predictor alone."""
+        return [self.geometric_predictor]
+
     def run(self, image: Tensor, p: Tensor, frame: Frame, n: int) -> Alignment:
         """Resample the crop I(p) n times; the listed warps are those of the original image."""
-        crop, warps = sample(image, p, frame, self.warp), [p]
+        crop, warps = self.sample(image, p, frame), [p]
         whole = Frame.full(frame.height, frame.width)
         for step in range(n):
             dp = self.update(step, crop)
-            crop = sample(crop, dp, whole, self.warp)
+            crop = self.sample(crop, dp, whole)
             warps.append(self.warp.compose(warps[-1], dp, side="template", check=False))
         return Alignment(crop, warps)
 
@@ -155,8 +187,8 @@ class STN(Transformer):
 class Compositional(Transformer):
     """What c-STN and IC-STN share, the loop of Fig. 4: sample the source image at p, predict Δp, compose."""
 
-    def __init__(self, warp: Warp | str, frame: Frame | None, side: Side) -> None:
-        super().__init__(warp, frame)
+    def __init__(self, warp: Warp | str, frame: Frame | None, side: Side, padding: Padding) -> None:
+        super().__init__(warp, frame, padding)
         if side not in ("image", "template"):
             raise ValueError(f"side is 'image' (M(Δp) M(p)) or 'template' (M(p) M(Δp)), not {side!r}")
         self.side: Side = side
@@ -164,19 +196,23 @@ class Compositional(Transformer):
     def run(self, image: Tensor, p: Tensor, frame: Frame, n: int) -> Alignment:
         """Compose n predicted updates onto p, then sample the source image once more."""
         warps = self.warps(image, p, frame, n)
-        return Alignment(sample(image, warps[-1], frame, self.warp), warps)
+        return Alignment(self.sample(image, warps[-1], frame), warps)
 
     def warps(self, image: Tensor, p: Tensor, frame: Frame, n: int) -> list[Tensor]:
         """The warps alone, without the last sampling: what pure alignment needs."""
         warps = [p]
         for step in range(n):
-            crop = sample(image, warps[-1], frame, self.warp)
+            crop = self.sample(image, warps[-1], frame)
             warps.append(self.compose(warps[-1], self.update(step, crop)))
         return warps
 
     def compose(self, p: Tensor, dp: Tensor) -> Tensor:
         """The new warp; unchecked, since a check would wait for the GPU at each step."""
         return self.warp.compose(p, dp, side=self.side, check=False)
+
+    def extra_repr(self) -> str:
+        """What it does, for ``print``."""
+        return f"{super().extra_repr()}, side={self.side}"
 
 
 class CompositionalSTN(Compositional):
@@ -186,17 +222,21 @@ class CompositionalSTN(Compositional):
         predictors: one geometric predictor for each warp operation.
         warp: family of their predictions.
         frame: where the template lies in the image; the whole image by default.
-        side: ``"image"`` composes as eq. (10), M(Δp) M(p); ``"template"`` as Lucas-Kanade, M(p) M(Δp).
+        side: ``"template"`` composes as Lucas-Kanade, M(p) M(Δp), and trains better; ``"image"`` as the
+            paper's eq. (10), M(Δp) M(p).
+        padding: what lies outside the image, see :func:`icstn.sampling.sample`.
     """
 
     def __init__(
         self,
         predictors: Iterable[nn.Module],
+        *,
         warp: Warp | str = "homography",
         frame: Frame | None = None,
-        side: Side = "image",
+        side: Side = "template",
+        padding: Padding = "zeros",
     ) -> None:
-        super().__init__(warp, frame, side)
+        super().__init__(warp, frame, side, padding)
         self.geometric_predictors = nn.ModuleList(predictors)
 
     @property
@@ -207,6 +247,10 @@ class CompositionalSTN(Compositional):
     def predictor(self, step: int) -> nn.Module:
         """The geometric predictor of that operation."""
         return self.geometric_predictors[step]
+
+    def predictors(self) -> list[nn.Module]:
+        """All its geometric predictors, in order."""
+        return list(self.geometric_predictors)
 
     def _check_operations(self, n: int) -> None:
         super()._check_operations(n)
@@ -222,9 +266,11 @@ class ICSTN(Compositional):
         n: number of warp operations.
         warp: family of its prediction.
         frame: where the template lies in the image; the whole image by default.
-        side: ``"image"`` composes as eq. (10), M(Δp) M(p); ``"template"`` as Lucas-Kanade, M(p) M(Δp).
+        side: ``"template"`` composes as Lucas-Kanade, M(p) M(Δp), and trains better; ``"image"`` as the
+            paper's eq. (10), M(Δp) M(p).
         invert: compose with the explicit inverse Δp⁻¹ of the prediction, as IC-LK does (Sec. 4.2 finds
             the difference negligible).
+        padding: what lies outside the image, see :func:`icstn.sampling.sample`.
 
     Example:
         >>> predictor = nn.Sequential(nn.Flatten(), nn.Linear(16 * 16, 6))
@@ -235,13 +281,16 @@ class ICSTN(Compositional):
     def __init__(
         self,
         predictor: nn.Module,
-        n: int,
+        n: int = 4,
+        *,
         warp: Warp | str = "homography",
         frame: Frame | None = None,
-        side: Side = "image",
+        side: Side = "template",
         invert: bool = False,
+        padding: Padding = "zeros",
     ) -> None:
-        super().__init__(warp, frame, side)
+        super().__init__(warp, frame, side, padding)
+        self._check_operations(n)
         self.geometric_predictor = predictor
         self.n = n
         self.invert = invert
@@ -254,6 +303,10 @@ class ICSTN(Compositional):
     def predictor(self, step: int) -> nn.Module:
         """The one geometric predictor."""
         return self.geometric_predictor
+
+    def predictors(self) -> list[nn.Module]:
+        """The one geometric predictor."""
+        return [self.geometric_predictor]
 
     def compose(self, p: Tensor, dp: Tensor) -> Tensor:
         """The new warp."""

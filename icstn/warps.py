@@ -18,7 +18,7 @@ Convention:
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -30,6 +30,7 @@ from icstn.constants import constant
 
 Side = Literal["image", "template"]
 Entries = tuple[tuple[tuple[int, int, float], ...], ...]
+Rows = tuple[tuple[float, ...], ...]
 
 #: The four corners of the template square, in the order top-left, top-right, bottom-right, bottom-left.
 CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
@@ -43,15 +44,6 @@ class SingularWarpError(ValueError):
     """A warp that has no inverse (or no representation with M[2, 2] = 1) in its family."""
 
 
-def _flat_generators(entries: Entries) -> np.ndarray:
-    """One generator a row, ``(k, 9)``."""
-    g = np.zeros((len(entries), 9))
-    for k, entry in enumerate(entries):
-        for i, j, factor in entry:
-            g[k, 3 * i + j] = factor
-    return g
-
-
 @dataclass(frozen=True)
 class Warp:
     """A warp family given by its generators.
@@ -59,6 +51,10 @@ class Warp:
     Args:
         name: the name used in specs, messages and on the command line.
         entries: for each parameter, the matrix entries it adds to, as ``(row, column, factor)``.
+
+    Attributes:
+        generators: G_1 … G_k, one a row of nine numbers.
+        dual: what reads p off M − I, nine rows of k numbers: Gᵀ(GGᵀ)⁻¹, for orthogonal generators G/‖G‖².
 
     Raises:
         ValueError: the generators depend on each other, or one changes M[2, 2].
@@ -71,11 +67,18 @@ class Warp:
 
     name: str
     entries: Entries
+    generators: Rows = field(init=False, repr=False, compare=False)
+    dual: Rows = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        g = _flat_generators(self.entries)
+        g = np.zeros((self.dim, 9))
+        for k, entry in enumerate(self.entries):
+            for i, j, factor in entry:
+                g[k, 3 * i + j] = factor
         if g[:, 8].any() or np.linalg.matrix_rank(g) < self.dim:
             raise ValueError(f"the generators of {self.name!r} must be independent and leave M[2, 2] alone")
+        object.__setattr__(self, "generators", tuple(map(tuple, g.tolist())))
+        object.__setattr__(self, "dual", tuple(map(tuple, np.linalg.solve(g @ g.T, g).T.tolist())))
 
     @property
     def dim(self) -> int:
@@ -102,7 +105,7 @@ class Warp:
         self._check_params(p)
         p = at_least_float32(p)
         with full_precision(p):
-            flat = torch.addmm(_eye(p), p.reshape(-1, self.dim), _generators(p, self.entries))
+            flat = torch.addmm(_eye(p), p.reshape(-1, self.dim), _table(p, self.generators))
         return flat.view(*p.shape[:-1], 3, 3)
 
     def params(self, matrix: Float[Tensor, "*batch 3 3"], *, check: bool = True) -> Float[Tensor, "*batch k"]:
@@ -122,7 +125,7 @@ class Warp:
             matrix = matrix / matrix[..., 2:, 2:]
         flat = matrix.reshape(*matrix.shape[:-2], 9) - _eye(matrix)
         with full_precision(matrix):
-            return flat @ _dual(matrix, self.entries)
+            return flat @ _table(matrix, self.dual)
 
     def compose(
         self, p: Float[Tensor, "*batch k"], dp: Float[Tensor, "*batch k"], *, side: Side, check: bool = True
@@ -251,7 +254,7 @@ class Warp:
 
     def _moved(self, x: Tensor) -> Tensor:
         """G_k x̃ for each generator: ``(…, N, 3, k)``."""
-        g = _generators(x, self.entries).view(self.dim, 3, 3)
+        g = _table(x, self.generators).view(self.dim, 3, 3)
         with full_precision(x):
             return torch.einsum("kij,...nj->...nik", g, _lift(x))
 
@@ -299,7 +302,7 @@ def corners(
     dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
 ) -> Float[Tensor, "4 2"]:
     """The four corners of the template square [-1, 1]², top-left first and clockwise on the screen."""
-    return _corners(torch.empty(0, dtype=dtype, device=device)).clone()
+    return _table(torch.empty(0, dtype=dtype, device=device), CORNERS).clone()
 
 
 def corner_error(
@@ -309,7 +312,7 @@ def corner_error(
 
     Divide by :attr:`icstn.sampling.Frame.pixel` for pixels. Where the warps agree its gradient is 0.
     """
-    c = _corners(at_least_float32(p))
+    c = _table(at_least_float32(p), CORNERS)
     target = c if q is None else warp.apply(q, c)
     return torch.linalg.vector_norm(warp.apply(p, c) - target, dim=(-2, -1)) / len(CORNERS) ** 0.5
 
@@ -334,25 +337,13 @@ def full_precision(like: Tensor) -> AbstractContextManager[object]:
 
 
 @constant
-def _generators(entries: Entries, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(_flat_generators(entries).tolist(), dtype=dtype, device=device)
-
-
-@constant
-def _dual(entries: Entries, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """What reads p off M − I, ``(9, k)``: Gᵀ(GGᵀ)⁻¹, which for orthogonal generators is G/‖G‖²."""
-    g = _flat_generators(entries)
-    return torch.tensor(np.linalg.solve(g @ g.T, g).T.tolist(), dtype=dtype, device=device)
+def _table(rows: Rows, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(rows, dtype=dtype, device=device)
 
 
 @constant
 def _eye(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.eye(3, dtype=dtype, device=device).view(9)
-
-
-@constant
-def _corners(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(CORNERS, dtype=dtype, device=device)
 
 
 def _lift(x: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from icstn.classical import descend, ic_lk
-from icstn.evidence.trace import trace
-from icstn.exhibits import tables
+from icstn.evidence.trace import explain
+from icstn.exhibits import planar_tables
 from icstn.experiments import (
     BASELINES,
     PRESETS,
@@ -156,7 +156,7 @@ def test_a_run_is_repeatable(tmp_path: Path, records: list[Record]) -> None:
 
 
 def test_a_number_leads_back_to_its_run(records: list[Record]) -> None:
-    text = trace("baselines SDM sigma=2.5", records)
+    text = explain("baselines SDM sigma=2.5", records)
     assert "is not in the paper" in text
     assert spec("SDM").key in text
 
@@ -168,8 +168,8 @@ def test_they_are_trained_with_table_1() -> None:
 
 
 def test_table_of_the_classical_methods(records: list[Record]) -> None:
-    table = tables.table_1_classical(records)
-    assert table.text["Model"].tolist() == ["no alignment", *BASELINES, *tables.REPEATED]
+    table = planar_tables.table_1_classical(records)
+    assert table.text["Model"].tolist() == ["no alignment", *BASELINES, *planar_tables.REPEATED]
     rows = table.data[table.data.sigma == 2.5].set_index("model")
     for r in records:
         row = rows.loc[r.spec.model]
@@ -178,7 +178,7 @@ def test_table_of_the_classical_methods(records: list[Record]) -> None:
         assert row.failed == r.metrics["failed"] / 20 * 100
     assert rows.loc["no alignment"].ours == records[0].metrics["by_operations"][0]["corner_px"]
     assert table.data[table.data.sigma == 10].ours.isna().all()
-    assert table.text.set_index("Model").loc["LK", "σ = 10, mean"] == tables.MISSING
+    assert table.text.set_index("Model").loc["LK", "σ = 10, mean"] == planar_tables.MISSING
 
 
 def test_table_in_parameters() -> None:
@@ -192,13 +192,17 @@ def test_table_in_parameters() -> None:
         )
         for s in cells("table_1", "quick", (0, 1))
     ]
-    table = tables.table_1_parameters(runs)
+    table = planar_tables.table_1_parameters(runs)
     assert set(table.data.ours) == {0.25}
-    assert table.text.set_index("Model").loc["IC-STN-6", "σ = 5"] == "0.250 ± 0.000"
+    assert table.text.set_index("Model").loc["IC-STN-6", "σ = 5"] == "0.250 ± 0"
 
 
 def test_a_huge_mean_is_shown_as_it_is() -> None:
     s = spec("LK")
     metrics = {"test_error": 123456.0, "median_px": 0.5, "failed": 1, "test_items": 10, "test_draws": 1}
-    row = tables.table_1_classical([Record(s, "finished", metrics, {}, {})]).text.set_index("Model").loc["LK"]
-    assert (row["σ = 2.5, mean"], row["σ = 2.5, median"]) == ("1.2e+05", "0.500")
+    row = (
+        planar_tables.table_1_classical([Record(s, "finished", metrics, {}, {})])
+        .text.set_index("Model")
+        .loc["LK"]
+    )
+    assert (row["σ = 2.5, mean"], row["σ = 2.5, median"]) == ("1.23e+5", "0.500")

@@ -58,6 +58,7 @@ torch.testing.assert_close(net(x), y)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", FIRST_USES)
 def test_first_use_leaves_the_process_sound(first: str, root: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(root)}
@@ -85,7 +86,7 @@ def test_no_step_makes_a_tensor_from_host_data(name: str, device: str) -> None:
     """Warm, as a step is when it is captured: forwards and backwards, with loss and error of Table 1."""
     warp, frame = family(name), Frame.crop(20, 20, 9, 9)
     predictor = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(81, warp.dim)).to(device)
-    net = ICSTN(predictor, 2, warp, frame, invert=True)
+    net = ICSTN(predictor, 2, warp=warp, frame=frame, invert=True)
     p = perturbations(3, 0.5, frame, warp, generator=torch.Generator().manual_seed(0)).to(device)
     image = torch.rand(3, 1, 20, 20).to(device)
 

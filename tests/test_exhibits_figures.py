@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from icstn.evidence.appearance import appearance
+from icstn.evidence.appearance import appearance_of
 from icstn.evidence.curves import ErrorCurve
 from icstn.exhibits import curves, montages, pictures
 from icstn.exhibits.theme import THEMES, draw_once, figure_pair, plotted
@@ -120,7 +120,7 @@ def test_rows_of_different_samples_are_refused():
 
 def test_appearance_splits_the_variance():
     images, labels = torch.rand(60, 2, 5, 5), torch.arange(60) % 3
-    stats = appearance(images, labels, 3)
+    stats = appearance_of(images, labels, 3)
     assert stats.mean[1].allclose(images[labels == 1].double().mean(0))
     assert stats.within == pytest.approx(float(stats.variance.mean()))  # equal classes
     assert stats.total == pytest.approx(float(images.double().var(0, correction=0).mean()))
@@ -129,14 +129,14 @@ def test_appearance_splits_the_variance():
 
 def test_appearance_of_aligned_images_has_no_variance():
     images, labels = torch.rand(3, 1, 5, 5).repeat(4, 1, 1, 1), torch.arange(12) % 3
-    stats = appearance(images, labels, 3)
+    stats = appearance_of(images, labels, 3)
     assert stats.within == pytest.approx(0, abs=1e-12)
     assert stats.unexplained == pytest.approx(0, abs=1e-12)
 
 
 def test_dimming_lowers_the_variance_but_not_its_share():
     images, labels = torch.rand(60, 1, 5, 5), torch.arange(60) % 3
-    bright, dim = (appearance(images * k, labels, 3) for k in (1.0, 0.5))
+    bright, dim = (appearance_of(images * k, labels, 3) for k in (1.0, 0.5))
     assert dim.within == pytest.approx(bright.within / 4)
     assert dim.unexplained == pytest.approx(bright.unexplained)
 
@@ -144,20 +144,20 @@ def test_dimming_lowers_the_variance_but_not_its_share():
 def test_blur_lowers_sharpness():
     images, labels = torch.rand(30, 1, 9, 9), torch.arange(30) % 2
     blurred = torch.nn.functional.avg_pool2d(images, 3, 1, 1)
-    sharp, blunt = (appearance(x, labels, 2).sharpness for x in (images, blurred))
+    sharp, blunt = (appearance_of(x, labels, 2).sharpness for x in (images, blurred))
     assert blunt < sharp
 
 
 def test_a_class_without_images_is_named():
     with pytest.raises(ValueError, match="no image of class 2"):
-        appearance(torch.rand(4, 1, 3, 3), torch.tensor([0, 1, 0, 1]), 3)
+        appearance_of(torch.rand(4, 1, 3, 3), torch.tensor([0, 1, 0, 1]), 3)
 
 
 @pytest.fixture(scope="module")
 def rows():
     labels = torch.arange(40) % 4
     return {
-        name: montages.Averages.of(appearance(torch.rand(40, 1, 7, 7) * s, labels, 4))
+        name: montages.Averages.of(appearance_of(torch.rand(40, 1, 7, 7) * s, labels, 4))
         for name, s in (("initial", 1.0), ("IC-STN-4", 0.5))
     }
 

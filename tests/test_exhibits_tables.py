@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 
+from icstn.evidence.estimates import mean_error
 from icstn.exhibits import tables
 from icstn.experiments import Record, cells, paper
 
@@ -13,7 +14,13 @@ WEIGHTS = {"a": torch.zeros(2, 3), "b": torch.zeros(4)}
 def record(spec, error, **kwargs):
     data = {"stand_in": kwargs.pop("stand_in", False), "notes": kwargs.pop("notes", [])}
     status = kwargs.pop("status", "finished")
-    metrics = {"test_error": error, "test_items": 100, "test_draws": 2} if status == "finished" else {}
+    metrics = {
+        "test_error": error,
+        "interval": [error - 0.2, error + 0.2],
+        "test_items": 100,
+        "test_draws": 2,
+    }
+    metrics = metrics if status == "finished" else {}
     return Record(spec, status, metrics, {}, {"data": data}, dict(WEIGHTS))
 
 
@@ -74,7 +81,7 @@ def test_table_1_has_a_pair_of_columns_for_each_sigma():
     table = tables.table_1(runs("table_1"))
     assert len(table.data) == 20
     row = cell(table, "IC-STN-6")
-    assert (row["σ = 7.5, paper"], row["σ = 7.5, ours"]) == ("0.245", "2.000 ± 1.000")
+    assert (row["σ = 7.5, paper"], row["σ = 7.5, ours"]) == ("0.245", "2.00 ± 1.0")
     assert table.ours()["IC-STN-6 7.5"] == 2.0
 
 
@@ -106,3 +113,50 @@ def test_no_records_gives_the_papers_table(make):
     table = make([])
     assert table.ours() == {}
     assert all(math.isnan(x) for x in table.data.ours)
+
+
+class TestWhatIsSaidOfIntervals:
+    ONE = (
+        "Ours: a single run in each cell, so that nothing is known of other seeds. "
+        "95 % intervals; one seed: the interval covers the test items only."
+    )
+
+    def test_one_seed(self):
+        table = tables.table_2(runs(seeds=(0,)))
+        assert table.notes[0] == f"{self.ONE} Preset: quick."
+        for form in (table.html(), table.markdown(), table.latex()):
+            assert "deviation" not in form
+            assert "±" not in form
+
+    def test_several_seeds(self):
+        note = tables.table_2(runs()).notes[0]
+        assert note.startswith("Ours: mean ± standard deviation over n seeds. ")
+        assert "3 seeds: the interval covers test items and seeds" in note
+
+    def test_seeds_in_some_cells(self):
+        more = [record(s, 1.0) for s in cells("table_2", "quick", [1], ["CNN(a)"])]
+        note = tables.table_2([*runs(seeds=(0,)), *more]).notes[0]
+        assert "where there are several seeds ± standard deviation" in note
+        assert "covers the test items, and seeds where there are several" in note
+
+    def test_the_interval_is_that_of_the_ledger(self):
+        found = [r for r in runs() if r.spec.model == "STN(a)"]
+        estimate = mean_error(found)
+        row = tables.table_2(runs()).data.set_index("model").loc["STN(a)"]
+        assert (row.ours, row.low, row.high) == (estimate.value, estimate.low, estimate.high)
+        assert cell(tables.table_2(runs()), "STN(a)")["95 % interval"] == f"[{row.low:.2f}, {row.high:.2f}]"
+
+
+def test_no_number_of_table_1_is_zero():
+    tiny = [record(s, 0.0000768) for s in cells("table_1", "quick")]
+    shown = tables.table_1(tiny).text
+    assert set(shown["σ = 2.5, ours"]) == {"7.68e-5"}
+
+
+def test_table_1_fits_the_page():
+    """About 76 characters fit; headers break between words."""
+    table = tables.table_1(runs("table_1"))
+    widths = [max(len(v) for v in table.text[c]) for c in table.text]
+    single = tables.table_1(runs("table_1", seeds=(0,)))
+    assert sum(max(len(v) for v in single.text[c]) + 2 for c in single.text) <= 76
+    assert sum(widths) <= 100

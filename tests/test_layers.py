@@ -166,6 +166,11 @@ class TestConv2d:
         assert layers.best_tile((4, 1, 7, 7), (22, 22)) == (2, 2)
         assert layers.best_tile((16, 16, 3, 3), (8, 8)) == (1, 1)
 
+    def test_can_be_differentiated_twice(self) -> None:
+        fast, _, x = paired((1, 2, 3, 3, 3, 2, 4))
+        inputs = (x.requires_grad_(), fast.weight, fast.bias)
+        assert torch.autograd.gradgradcheck(layers._Convolution.apply, inputs)
+
 
 class _Transpose(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -189,6 +194,10 @@ class TestMaxPool:
         MaxPool2x2()(x).backward(torch.tensor([[[[5.0]]]]))
         assert x.grad.tolist() == [[[[5, 0], [0, 0]]]]
 
+    def test_can_be_differentiated_twice(self, generator: torch.Generator) -> None:
+        x = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradgradcheck(layers._MaxPool.apply, x)
+
     def test_nan_and_infinity_pass_as_in_the_plain_layer(self) -> None:
         x = torch.tensor([[[[1.0, float("nan"), -1.0, float("inf")], [0.0, 2.0, 3.0, 4.0]]]])
         y = MaxPool2x2()(x)
@@ -200,3 +209,61 @@ def test_relu_and_pool_commute_in_values_and_gradients() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4, 3, 8, 8, generator=generator, dtype=torch.float64)
     agree(nn.Sequential(MaxPool2x2(), nn.ReLU()), nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), x, 0.0)
+
+
+class TestServes:
+    """Where the arrangement is used, and that the stock layers are used elsewhere."""
+
+    X = torch.rand(2, 1, 8, 8)
+
+    @pytest.fixture(autouse=True)
+    def wide(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(layers, "_wide", True)
+
+    def test_ordinary_images(self) -> None:
+        assert layers.serves(self.X)
+        assert layers.serves(self.X.double())
+
+    @pytest.mark.parametrize(
+        "x",
+        [X.half(), X.bfloat16(), X[0], X[:0], X.to("meta"), X.int()],
+        ids=["half", "bfloat16", "no batch", "empty", "other device", "integers"],
+    )
+    def test_not_these(self, x: torch.Tensor) -> None:
+        assert not layers.serves(x)
+
+    def test_not_under_autocast_nor_on_narrow_vectors_nor_when_switched_off(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with torch.autocast("cpu"):
+            assert not layers.serves(self.X)
+        with layers.stock_layers():
+            assert not layers.serves(self.X)
+            with layers.stock_layers(False):
+                assert layers.serves(self.X)
+        assert layers.serves(self.X)
+        monkeypatch.setattr(layers, "_wide", False)
+        assert not layers.serves(self.X)
+
+    def test_not_in_transforms(self) -> None:
+        seen = []
+
+        def look(x: torch.Tensor) -> torch.Tensor:
+            seen.append(layers.serves(x))
+            return x.sum()
+
+        torch.func.grad(look)(self.X)
+        torch.func.vmap(look)(self.X[None])
+        assert seen == [False, False]
+
+    @pytest.mark.parametrize("layer", [Conv2d(1, 4, 7), MaxPool2x2()], ids=["conv", "pool"])
+    def test_stock_means_stock(self, layer: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object) -> None:
+            raise AssertionError("the own arrangement was used")
+
+        monkeypatch.setattr(layers._Convolution, "apply", refuse)
+        monkeypatch.setattr(layers._MaxPool, "apply", refuse)
+        with layers.stock_layers():
+            layer(self.X)
+        with pytest.raises(AssertionError, match="own arrangement"):
+            layer(self.X)

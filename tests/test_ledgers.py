@@ -1,208 +1,58 @@
-"""The ledgers: verdicts follow from numbers, pages from Records, and the committed pages are up to date."""
+"""The ledgers: pages follow from Records and tests, and the committed pages are up to date."""
 
 from __future__ import annotations
 
 import ast
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+from judged import PAPER, made, table
 
-from icstn.evidence import claims
-from icstn.evidence.collection import Evidence, MissingError, identity
-from icstn.evidence.estimates import Estimate, mean_error
+from icstn.evidence.claims import claim, judge
+from icstn.evidence.collection import Evidence
 from icstn.evidence.measurements import read_measurements
-from icstn.evidence.trace import origins, trace
-from icstn.experiments import Record, cells, paper
 from tools import ledgers
 
 ROOT = Path(__file__).resolve().parent.parent
-FACTS = {"command": "icstn train", "commit": "c" * 40, "device": "CPU, some", "threads": 1, "steps": 10}
+RUNS = (
+    made("table_2", "IC-STN-4(a)", 1.234),
+    made("table_2", "IC-STN-4(a)", 1.434, seed=1),
+    made("table_1", "IC-STN-4", 0.5, sigma=5.0),
+    made("table_2", "IC-STN-4(b)", 2.0, invert=True),
+)
 
 
-def made(
-    experiment: str, model: str, error: float, *, half: float = 0.1, seed: int = 0, preset: str = "quick",
-    sigma: float | None = None, **changes: object,
-) -> Record:  # fmt: skip
-    spec = next(s for s in cells(experiment, preset, (seed,), [model]) if sigma is None or s.sigma == sigma)
-    metrics = {"test_error": error, "interval": [error - half, error + half]}
-    curve = [error * 2, error, error * 0.5, error * 0.5]
-    steps = [{"corner_px": e, "interval": [0.9 * e, 1.1 * e]} for e in curve]
-    if experiment == "table_1":
-        n = int(model.rsplit("-", 1)[1])
-        metrics["by_operations"] = steps[:1] * n + steps[1:]
-    weights = {"w": torch.zeros(paper.TABLE_2[model].capacity if experiment == "table_2" else 3)}
-    return Record(replace(spec, **changes), "finished", metrics, {}, dict(FACTS), weights)
+class TestWhatIntervalsCover:
+    def test_plain_and_inverted_runs_are_two_cells_of_one_seed(self) -> None:
+        runs = [made("table_2", "IC-STN-4(b)", 2.0), made("table_2", "IC-STN-4(b)", 2.1, invert=True)]
+        page = ledgers.claims_page(Evidence(runs), set())
+        section = page.split("(claim-inversion-negligible)=")[1].split("(claim-")[0]
+        assert "one seed: the interval covers the test items only" in section
+        assert "2 seeds" not in section
 
+    def test_several_seeds_are_counted(self) -> None:
+        runs = [made("table_2", m, PAPER[m] + 0.01 * s, seed=s) for s in range(3) for m in PAPER]
+        judged = judge(claim("single-deep-poor"), Evidence(runs))
+        assert judged.seeds == (3,)
+        page = ledgers.claims_page(Evidence(runs), set())
+        section = page.split("(claim-single-deep-poor)=")[1].split("(claim-")[0]
+        assert "3 seeds: the interval covers test items and seeds" in section
 
-def table(experiment: str, errors: dict[str, float], **options) -> list[Record]:
-    return [made(experiment, m, e, **options) for m, e in errors.items()]
+    @pytest.mark.parametrize("seeds", [1, 2])
+    def test_no_page_says_more_of_an_interval_than_it_covers(self, seeds: int) -> None:
+        runs = [r for s in range(seeds) for r in table("table_2", PAPER, seed=s)]
+        pages = [ledgers.claims_page(Evidence(runs), set()), ledgers.summary_page(Evidence(runs), set())]
+        said = "one seed: the interval covers the test items only"
+        for page in pages:
+            assert "too wide" not in page.replace("which makes the intervals too wide", "")
+            assert (said in " ".join(page.split())) == (seeds == 1)
 
-
-ON_DIGITS = [
-    "cnn-inefficient",
-    "single-deep-poor",
-    "reuse-mnist",
-    "reuse-beats-cascade",
-    "less-capacity",
-    "trade-off",
-]
-PAPER = {m: row.error for m, row in paper.TABLE_2.items()}
-
-
-class TestVerdicts:
-    @pytest.mark.parametrize(
-        ("value", "half", "verdict"),
-        [(1.0, 0.5, "holds"), (-1.0, 0.5, "does not hold"), (0.1, 0.5, "undecided"), (0.0, 0.0, "undecided")],
-    )
-    def test_by_interval(self, value: float, half: float, verdict: str) -> None:
-        assert claims.above(Estimate(value, half)) == verdict
-
-    def test_one_failure_fails_and_one_doubt_leaves_open(self) -> None:
-        assert claims.joint(["holds", "undecided", "does not hold"]) == "does not hold"
-        assert claims.joint(["holds", "undecided"]) == "undecided"
-        assert claims.joint(["holds", "holds"]) == "holds"
-        assert claims.joint([]) == "undecided"
-
-    def test_nothing_is_decided_without_records(self) -> None:
-        for claim in claims.claims():
-            if claim.kind == "records":
-                found = claims.judge(claim, Evidence([]))
-                assert (found.verdict, bool(found.missing)) == ("undecided", True), claim.name
-
-    @pytest.mark.parametrize("name", ON_DIGITS)
-    def test_the_papers_own_numbers_support_its_claims(self, name: str) -> None:
-        evidence = Evidence(table("table_2", PAPER, half=0.05))
-        assert claims.judge(claims.claim(name), evidence).verdict == "holds"
-
-    def test_reversed_numbers_do_not(self) -> None:
-        reverse = dict(zip(PAPER, sorted(PAPER.values()), strict=True))
-        evidence = Evidence(table("table_2", reverse, half=0.01))
-        assert claims.judge(claims.claim("reuse-mnist"), evidence).verdict == "does not hold"
-
-    def test_wide_intervals_leave_it_open(self) -> None:
-        evidence = Evidence(table("table_2", PAPER, half=20))
-        assert claims.judge(claims.claim("reuse-mnist"), evidence).verdict == "undecided"
-
-    def test_the_trade_off_has_a_price_limit(self) -> None:
-        dear = Evidence(table("table_2", PAPER | {"IC-STN-4(b)": PAPER["c-STN-4(a)"] + 1}, half=0.05))
-        assert claims.judge(claims.claim("trade-off"), dear).verdict == "does not hold"
-
-    @pytest.mark.parametrize(
-        ("shift", "verdict"), [(0.05, "holds"), (2.0, "does not hold"), (0.45, "undecided")]
-    )
-    def test_negligible_means_within_half_a_point(self, shift: float, verdict: str) -> None:
-        plain = made("table_2", "IC-STN-4(b)", 2.0)
-        inverted = made("table_2", "IC-STN-4(b)", 2.0 + shift, invert=True)
-        found = claims.judge(claims.claim("inversion-negligible"), Evidence([plain, inverted]))
-        assert found.verdict == verdict
-
-    def test_beyond_the_trained_number(self) -> None:
-        runs = [made("table_1", m, 1.0, sigma=s) for m in paper.TABLE_1 for s in paper.SIGMAS]
-        assert claims.judge(claims.claim("beyond-trained"), Evidence(runs)).verdict == "holds"
-        for run in runs:
-            for step in run.metrics["by_operations"][-2:]:
-                step["corner_px"] *= 4
-                step["interval"] = [4 * x for x in step["interval"]]
-        assert claims.judge(claims.claim("beyond-trained"), Evidence(runs)).verdict == "does not hold"
-
-    def test_measurements_must_belong_to_the_record(self) -> None:
-        runs = table("table_2", {"STN(a)": 5.0, "c-STN-1(a)": 4.0})
-        fresh = {r.spec.key: {"of": identity(r), "zoom": z} for r, z in zip(runs, (1.4, 1.1), strict=True)}
-        claim = claims.claim("stn-shrinks")
-        assert claims.judge(claim, Evidence(runs, fresh)).verdict == "holds"
-        stale = {key: value | {"of": "another"} for key, value in fresh.items()}
-        assert claims.judge(claim, Evidence(runs, stale)).verdict == "undecided"
-
-
-class TestEvidence:
-    def test_interval_joins_items_and_seeds(self) -> None:
-        runs = [made("table_2", "STN(a)", e, half=0.3, seed=i) for i, e in enumerate((4.0, 5.0, 6.0))]
-        found = mean_error(runs)
-        assert found.value == pytest.approx(5.0)
-        assert found.half == pytest.approx((0.3**2 + (1.96 / 3**0.5) ** 2) ** 0.5)
-
-    def test_takes_the_best_preset_that_is_complete(self) -> None:
-        quick = table("table_2", {"STN(a)": 5.0, "c-STN-1(a)": 4.0})
-        full = table("table_2", {"STN(a)": 3.0}, preset="full")
-        evidence = Evidence(quick + full)
-        assert evidence.preset("table_2", ["STN(a)", "c-STN-1(a)"]) == "quick"
-        assert evidence.preset("table_2", ["STN(a)"]) == "full"
-
-    def test_leaves_out_stand_ins_divergence_and_variations(self) -> None:
-        run = made("table_3", "STN", 6.0)
-        fake = replace(run, provenance={"data": {"stand_in": True}})
-        lost = replace(run, status="diverged")
-        other = made("table_3", "STN", 6.0, iterations=7)
-        with pytest.raises(MissingError, match="STN at quick"):
-            Evidence([fake, lost, other]).runs("table_3", "STN", "quick")
-
-    def test_cells_against_the_paper(self) -> None:
-        evidence = Evidence(table("table_2", {"STN(a)": 4.9, "CNN(a)": 9.0}))
-        rows = {(e, n): (ours, v) for e, n, _, ours, v in claims.against_paper(evidence)}
-        assert len(rows) == 20 + 12 + 5
-        assert rows["table_2", "STN(a)"][1] == "holds"
-        assert rows["table_2", "CNN(a)"][1] == "does not hold"
-        assert rows["table_3", "STN"] == (None, "undecided")
-
-
-class TestClaims:
-    def test_there_are_at_least_fifteen_and_each_names_its_place(self) -> None:
-        found = claims.claims()
-        assert len(found) >= 15
-        assert len({c.name for c in found}) == len(found)
-        for claim in found:
-            assert re.search(r"Sec\.|Table|Fig\.|Abstract", claim.place)
-            assert claim.shown
-
-    def test_an_unknown_claim_is_named(self) -> None:
-        with pytest.raises(ValueError, match="no claim 'x': the claims are ic-equivalent"):
-            claims.claim("x")
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize(
-        "claim", [c for c in claims.claims() if c.kind == "computation"], ids=lambda c: c.name
-    )
-    def test_computations_need_nothing(self, claim: claims.Claim) -> None:
-        found = claims.judge(claim, Evidence([]))
-        assert found.verdict == ("does not hold" if claim.name == "derivative-closed-form" else "holds")
-
-
-class TestTrace:
-    RUNS = (
-        made("table_2", "IC-STN-4(a)", 1.234),
-        made("table_2", "IC-STN-4(a)", 1.434, seed=1),
-        made("table_1", "IC-STN-4", 0.5, sigma=5.0),
-        made("table_2", "IC-STN-4(b)", 2.0, invert=True),
-    )
-
-    @pytest.mark.parametrize(
-        ("query", "count"),
-        [
-            ("table_2 IC-STN-4(a)", 2),
-            ("ic-stn-4(a)", 2),
-            ("IC-STN-4 sigma=5", 1),
-            ("1.234", 1),
-            ("1.33 %", 2),
-        ],
-    )
-    def test_finds_cells_numbers_and_means(self, query: str, count: int) -> None:
-        text = trace(query, self.RUNS)
-        assert text.count("record:") == count
-        assert "commit:       " + "c" * 40 in text
-
-    def test_finds_a_key(self) -> None:
-        assert self.RUNS[2].spec.key in trace(self.RUNS[2].spec.key, self.RUNS)
-
-    def test_says_what_can_be_asked_for(self) -> None:
-        with pytest.raises(LookupError, match="no Record has 'nothing': ask for a cell such as"):
-            trace("nothing", self.RUNS)
-
-    def test_names_a_variation(self) -> None:
-        assert [o.variation for o in origins(self.RUNS)] == ["", "", "", "invert=True"]
-        assert "invert=True" in trace("IC-STN-4(b)", self.RUNS)
+    def test_reached_and_alike_are_two_columns(self) -> None:
+        page = ledgers.summary_page(Evidence(table("table_2", {"STN(a)": 0.1, "CNN(a)": 6.6})), set())
+        assert "| ✓ | ✗ | Table 2, STN(a) |" in page
+        assert "| ? | ✓ | Table 2, CNN(a) |" in page
+        assert "| – | – | Table 2, STN(b) |" in page
 
 
 class TestPages:
@@ -230,13 +80,13 @@ class TestPages:
         assert "{eq}" not in ledgers.equations_page([found], set())
 
     def test_provenance_has_a_row_and_an_anchor_for_each_run(self) -> None:
-        page = ledgers.provenance_page(list(TestTrace.RUNS))
-        for run in TestTrace.RUNS:
+        page = ledgers.provenance_page(list(RUNS))
+        for run in RUNS:
             assert f'<span id="{run.spec.key}">' in page
         assert "- `icstn train` (3 runs)" in page
 
     def test_a_stand_in_is_in_no_ledger(self) -> None:
-        fake = replace(TestTrace.RUNS[0], provenance={"data": {"stand_in": True}})
+        fake = replace(RUNS[0], provenance={"data": {"stand_in": True}})
         assert "no published Records" in ledgers.provenance_page([fake])
 
     @pytest.mark.slow

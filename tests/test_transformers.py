@@ -130,9 +130,9 @@ class TestBoundaryEffect:
         """Half the image out and back in: black for an STN, the image itself for a c-STN."""
         x = images(1, 1, 9, 9)
         away, back = Constant(1.0, 0.0), Constant(-1.0, 0.0)
-        kept = CompositionalSTN([away, back], translation)(x)
+        kept = CompositionalSTN([away, back], warp=translation)(x)
         torch.testing.assert_close(kept, x)
-        stn = STN(_InTurn(away, back), translation, n=2)
+        stn = STN(_InTurn(away, back), 2, warp=translation)
         lost = stn(x)
         assert not lost[..., :4].any()
         torch.testing.assert_close(lost[..., 4:], x[..., 4:])
@@ -140,8 +140,8 @@ class TestBoundaryEffect:
     def test_the_crop_has_real_surroundings_only_without_it(self) -> None:
         """One operation on a crop: the STN shows zeros where the others show the image around the crop."""
         x, frame = images(1, 1, 21, 21), Frame.crop(21, 21, 11, 11)
-        stn = STN(Constant(0.4, 0.0), translation, frame)(x)
-        composed = ICSTN(Constant(0.4, 0.0), 1, translation, frame)(x)
+        stn = STN(Constant(0.4, 0.0), warp=translation, frame=frame)(x)
+        composed = ICSTN(Constant(0.4, 0.0), 1, warp=translation, frame=frame)(x)
         assert not stn[..., -2:].any()
         assert (composed[..., -2:] > 0).all()
         torch.testing.assert_close(stn[..., :9], composed[..., :9])

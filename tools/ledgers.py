@@ -26,11 +26,14 @@ from pathlib import Path
 
 import yaml
 
-from icstn.evidence import claims
+from icstn.evidence.claims import CLAIMS, Claim, Judgement, judge
 from icstn.evidence.collection import Evidence, MissingError
-from icstn.evidence.estimates import Estimate
+from icstn.evidence.comparison import ALIKE, Compared, against_paper
+from icstn.evidence.estimates import coverage
 from icstn.evidence.measurements import measure, read_measurements, to_measure, write_measurements
+from icstn.evidence.predicates.composition import side_of_composition
 from icstn.evidence.trace import Origin, duration, origins
+from icstn.evidence.verdicts import VERDICTS
 from icstn.experiments import EXPERIMENTS, DataOptions, Record, Records
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,8 +47,9 @@ LABELS = {
     11: "eq-composition-derivative",
 }  # fmt: skip
 
-MARKS = {"holds": "✓", "does not hold": "✗", "undecided": "?"}
-BADGES = {"holds": "bdg-success", "does not hold": "bdg-danger", "undecided": "bdg-secondary"}
+MARKS = {"holds": "✓", "holds in part": "◐", "does not hold": "✗", "undecided": "?"}
+BADGES = dict(zip(VERDICTS, ("bdg-success", "bdg-warning", "bdg-danger", "bdg-secondary"), strict=True))
+REACHED = {"reached": "✓", "not reached": "✗", "undecided": "?", "not run": "–"}
 NOTE = "<!-- Written by `python -m tools.ledgers`; changes made here are lost. -->\n"
 
 
@@ -187,7 +191,7 @@ def _plain(title: str) -> str:
 
 def claims_page(evidence: Evidence, documents: set[str]) -> str:
     """book/claims.md."""
-    judged = [(c, claims.judge(c, evidence)) for c in claims.claims()]
+    judged = [(c, judge(c, evidence)) for c in CLAIMS]
     out = [
         NOTE,
         "# The paper's claims\n",
@@ -195,14 +199,20 @@ def claims_page(evidence: Evidence, documents: set[str]) -> str:
             "Each statement of the paper that can be checked, in our words, with a verdict that code "
             "reached from the published Records or from a computation. A comparison *holds* when the "
             "95 % interval of the difference lies on the claimed side, *does not hold* when it lies "
-            "on the other, and is *undecided* in between or when a run is missing. A claim made of "
-            "several comparisons is as good as its worst."
+            "on the other, and is *undecided* in between or when a run is missing. Where a claim takes "
+            "several comparisons they are corrected for being many (Holm): one that does not survive this is "
+            "undecided, whatever its own interval says. A claim holds when all its comparisons do, "
+            "and *holds in part* when some do and some do not. What counts as little or negligible is for us "
+            "to say; each such limit stands beside the limits at which the verdict would change."
         ),
         "",
         _wrap(
-            "Intervals join the spread over test items with that over seeds (1.96 standard errors "
-            "each). All models of a table meet the same test perturbations, which these intervals "
-            "make no use of: they are, if anything, too wide."
+            "All models of a table meet the same test items under the same perturbations, and differences "
+            "are taken item by item. What an interval covers depends on how many seeds there are, and is "
+            "said at each claim: with several seeds it covers test items and seeds (a two-level bootstrap), "
+            "with one seed the test items alone. How much a difference would change with another seed can't "
+            "be known from one, so that a verdict from one seed is one about these trained networks, not yet "
+            "about the models."
         ),
         f"\n**{_tally(j.verdict for _, j in judged)}**\n",
         "| | claim | place |\n|---|---|---|",
@@ -215,16 +225,17 @@ def claims_page(evidence: Evidence, documents: set[str]) -> str:
 
 def _tally(verdicts: Iterable[str]) -> str:
     found = list(verdicts)
-    counts = [(name, found.count(name)) for name in MARKS]
+    counts = [(name, found.count(name)) for name in VERDICTS]
     return f"{len(found)} claims: " + ", ".join(f"{n} {_verb(name, n)}" for name, n in counts if n) + "."
 
 
 def _verb(name: str, n: int) -> str:
-    plural = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided"}
-    return name if n == 1 else plural[name]
+    if n == 1:
+        return name
+    return name.replace("holds", "hold").replace("does not", "do not")
 
 
-def _claim(c: claims.Claim, j: claims.Judgement, documents: set[str]) -> str:
+def _claim(c: Claim, j: Judgement, documents: set[str]) -> str:
     lines = [f"(claim-{c.name})=", f"## {MARKS[j.verdict]} {_plain(c.statement)}\n"]
     lines += [f"{{{BADGES[j.verdict]}}}`{j.verdict}` &nbsp; {c.place}{_basis(j, c)}\n"]
     lines += [_wrap(f"*Rule.* {c.rule}") + "\n"] if c.rule else []
@@ -235,14 +246,13 @@ def _claim(c: claims.Claim, j: claims.Judgement, documents: set[str]) -> str:
     return "\n".join(lines)
 
 
-def _basis(j: claims.Judgement, c: claims.Claim) -> str:
+def _basis(j: Judgement, c: Claim) -> str:
     if c.kind == "computation":
         return " · a computation"
-    if not j.preset:
+    if not j.presets:
         return ""
-    low, high = j.seeds
-    seeds = f"{low}" if low == high else f"{low} to {high}"
-    return f" · Records of preset `{j.preset}`, {seeds} seed{'s' if high > 1 else ''} a cell"
+    presets = ", ".join(f"`{preset}`" for preset in j.presets)
+    return f" · Records of preset {presets}; {coverage(j.seeds)}"
 
 
 def _escaped(text: str) -> str:
@@ -254,10 +264,8 @@ def _escaped(text: str) -> str:
 
 def summary_page(evidence: Evidence, documents: set[str]) -> str:
     """book/does_the_paper_hold.md."""
-    judged = [(c, claims.judge(c, evidence)) for c in claims.claims()]
-    cells = claims.against_paper(evidence)
-    have = [row for row in cells if row[3] is not None]
-    reached = sum(verdict == "holds" for *_, verdict in have)
+    judged = [(c, judge(c, evidence)) for c in CLAIMS]
+    cells = against_paper(evidence)
     out = [
         NOTE,
         "# Does the paper hold?\n",
@@ -270,46 +278,60 @@ def summary_page(evidence: Evidence, documents: set[str]) -> str:
         ),
         "\n## Its claims\n",
         f"**{_tally(j.verdict for _, j in judged)}** Each links to its evidence.\n",
-        *(_group(name, judged) for name in MARKS),
+        *(_group(name, judged) for name in VERDICTS),
         "## Its numbers\n",
-        _wrap(
-            "The table sets the paper's test errors beside ours: the mean over seeds with its 95 % "
-            "interval, from the best preset that has been run. ✓ marks a cell whose mean is at or "
-            "below the paper's, ✗ one that is above it by more than its interval, ? anything else. "
-            "Table 1 is measured on another photograph than the paper's, so its cells can be compared in "
-            "size but not digit by digit. Where ours are lower, that is no refutation: the recipe "
-            "(optimizer, schedule, number of steps) then mattered more than what the paper varied."
-        ),
-        "",
-        *([f"**{reached} of {len(have)} cells are at or below the paper's error.**\n"] if have else
-          ["No cell has been run yet at a preset whose numbers mean anything.\n"]),
-        "| | cell | paper | ours |\n|---|---|--:|--:|",
-        *(_cell(row) for row in cells),
-        "",
+        *_numbers(cells),
         *_side(evidence),
         "## What stays open\n",
         *_open(judged, cells),
         _after(documents),
-    ]  # fmt: skip
+    ]
     return "\n".join(out).rstrip() + "\n"
+
+
+def _numbers(cells: Sequence[Compared]) -> list[str]:
+    have = [row for row in cells if row.ours is not None]
+    if not have:
+        return ["No cell has been run yet at a preset whose numbers mean anything.\n"]
+    reached = sum(row.reached == "reached" for row in have)
+    alike = {share: sum(row.alike(share) for row in have) for share in (ALIKE / 2, ALIKE, 2 * ALIKE)}
+    spread = ", ".join(f"{n} within {share:.0%}" for share, n in alike.items())
+    text = (
+        "The table sets the paper's test errors beside ours: the mean over seeds with its 95 % "
+        f"interval ({coverage([row.seeds for row in have])}), from the best preset that has been run. "
+        "*Reached*: ✓ our mean is at or below the paper's, ✗ it is above by more than its interval, ? "
+        f"anything else. *Alike*: the two are the same number, to {ALIKE:.0%} or to our interval. A cell "
+        "that is reached and not alike shows that the recipe differs, not that the paper's number was "
+        "reproduced: optimizer, schedule and number of steps then mattered more than what the paper varied. "
+        "Table 1 is measured on another photograph than the paper's, so its cells can be compared in size "
+        "but not digit by digit."
+    )
+    return [
+        _wrap(text),
+        f"\n**Of {len(have)} cells {reached} are at or below the paper's error. Alike are {spread}.**\n",
+        "| reached | alike | cell | paper | ours | seeds |\n|:-:|:-:|---|--:|--:|--:|",
+        *(_cell(row) for row in cells),
+        "",
+    ]
 
 
 def _side(evidence: Evidence) -> list[str]:
     """What the paper does not ask: on which side the update should join."""
     try:
-        findings, preset = claims.side_of_composition(evidence)
+        findings = side_of_composition(evidence)
     except MissingError:
         return []
     text = (
-        "Eq. (10) composes the update on the image's side, Lucas-Kanade on the template's, and only"
-        " there is the right update a function of what the predictor sees. Our presets but `paper` "
-        "use the template's side. What that is worth, all else equal:"
+        "Eq. (10) composes the update on the image's side, Lucas-Kanade on the template's. For a fixed "
+        "target both ask the predictor for the same warp; they differ in how an imperfect step acts. Our "
+        "presets but `paper` use the template's side. What that is worth, all else equal:"
     )
-    lines = [f"- {_escaped(f.text)} (preset `{preset}`)" for f in findings]
+    lines = [f"- {MARKS[f.verdict]} {_escaped(f.text)} (preset `{f.cells[0].preset}`; "
+             f"{coverage([len(cell.runs) for cell in f.cells])})" for f in findings]  # fmt: skip
     return ["## Beyond the paper: the side of composition\n", _wrap(text), "", *lines, ""]
 
 
-def _group(verdict: str, judged: Sequence[tuple[claims.Claim, claims.Judgement]]) -> str:
+def _group(verdict: str, judged: Sequence[tuple[Claim, Judgement]]) -> str:
     chosen = [c for c, j in judged if j.verdict == verdict]
     if not chosen:
         return ""
@@ -317,24 +339,27 @@ def _group(verdict: str, judged: Sequence[tuple[claims.Claim, claims.Judgement]]
     return "\n".join([*lines, *(f"- [{c.statement}](claim-{c.name}) ({c.place})" for c in chosen), ""])
 
 
-def _cell(row: tuple[str, str, float, Estimate | None, str]) -> str:
-    experiment, name, printed, ours, verdict = row
-    about = EXPERIMENTS[experiment]
-    shown = _escaped(ours.show(about.digits)) if ours else "–"
-    return f"| {MARKS[verdict]} | Table {experiment[-1]}, {name} | {printed:.3f} {about.unit} | {shown} |"
+def _cell(row: Compared) -> str:
+    about = EXPERIMENTS[row.experiment]
+    shown = _escaped(row.ours.show(about.digits)) if row.ours else "–"
+    alike = "–" if row.ours is None else "✓" if row.alike() else "✗"
+    marks = f"| {REACHED[row.reached]} | {alike} "
+    return (
+        f"{marks}| {about.title.split(',')[0]}, {row.cell} | {row.printed:.3f} {about.unit} | {shown} | "
+        f"{row.seeds or '–'} |"
+    )
 
 
-def _open(
-    judged: Sequence[tuple[claims.Claim, claims.Judgement]],
-    cells: Sequence[tuple[str, str, float, Estimate | None, str]],
-) -> list[str]:
-    missing = [f"- {c.statement} {_escaped(j.missing)}." for c, j in judged if j.missing]
-    unrun = [f"Table {e[-1]}, {name}" for e, name, _, ours, _ in cells if ours is None]
-    if unrun:
-        missing.append(f"- Cells without a run of ours: {len(unrun)} of {len(cells)}.")
+def _open(judged: Sequence[tuple[Claim, Judgement]], cells: Sequence[Compared]) -> list[str]:
+    lines = [f"- {c.statement} {_escaped(j.missing)}." for c, j in judged if j.missing]
+    unrun = sum(row.ours is None for row in cells)
+    lines += [f"- Cells without a run of ours: {unrun} of {len(cells)}."] if unrun else []
     unsure = [c for c, j in judged if j.verdict == "undecided" and not j.missing]
-    missing += [f"- {c.statement} The interval includes both answers." for c in unsure]
-    return [*missing, ""] if missing else ["Nothing: every claim is decided, and every cell has a run.\n"]
+    lines += [f"- {c.statement} The interval includes both answers." for c in unsure]
+    alone = sum(row.seeds == 1 for row in cells)
+    if alone:
+        lines.append(f"- Cells with a single seed, whose intervals know nothing of other seeds: {alone}.")
+    return [*lines, ""] if lines else ["Nothing: every claim is decided, and every cell has several runs.\n"]
 
 
 def _after(documents: set[str]) -> str:

@@ -39,7 +39,7 @@ class Aligned(NamedTuple):
     warps: list[Tensor]
 
 
-class Samples(NamedTuple):
+class Crops(NamedTuple):
     """Images in [0, 1], ``(n, channels, h, w)``, and what each sample saw of its source, ``(n, 1, h, w)``."""
 
     images: Tensor
@@ -47,11 +47,12 @@ class Samples(NamedTuple):
 
 
 class AlignedSet(NamedTuple):
-    """A test set before and after alignment: labels ``(n,)``, samples, and the final warps ``(n, k)``."""
+    """A test set before and after alignment: labels ``(n,)``, samples, first and last warps ``(n, k)``."""
 
     labels: Tensor
-    initial: Samples
-    final: Samples
+    initial: Crops
+    final: Crops
+    start: Tensor
     p: Tensor
 
 
@@ -87,10 +88,10 @@ def align_test_set(task: Classification, record: Record) -> AlignedSet:
     n = len(task.test)
     parts = [align(task, record, range(i, min(i + CHUNK, n))) for i in range(0, n, CHUNK)]
     initial, final = (
-        Samples(torch.cat([x.images[k] for x in parts]), torch.cat([x.seen[k] for x in parts]))
-        for k in (0, -1)
+        Crops(torch.cat([x.images[k] for x in parts]), torch.cat([x.seen[k] for x in parts])) for k in (0, -1)
     )
-    return AlignedSet(task.test.labels, initial, final, torch.cat([x.warps[-1] for x in parts]))
+    start, p = (torch.cat([x.warps[k] for x in parts]) for k in (0, -1))
+    return AlignedSet(task.test.labels, initial, final, start, p)
 
 
 def replay(model: Model, images: Tensor, warps: Sequence[Tensor]) -> list[Tensor]:
@@ -119,6 +120,40 @@ def zoom(warp: Warp, p: Tensor) -> Tensor:
     m = warp.matrix(p)  # (n, 3, 3)
     jacobian = m[:, :2, :2] / m[:, 2:, 2:] - m[:, :2, 2:] @ m[:, 2:, :2] / m[:, 2:, 2:] ** 2
     return torch.linalg.det(jacobian).abs().sqrt()
+
+
+def lost_ink(task: Classification, images: Tensor, p: Tensor) -> Tensor:
+    """Share of each digit's ink that its aligned image no longer shows, ``(n,)``, 0 to 1.
+
+    The sum of an aligned image, each sample weighted with the area that it stands for in the source, against
+    the sum of the source: zooming changes nothing, what is cut off is missing.
+
+    Args:
+        task: whose test set the images come from.
+        images: the aligned images, all of them in order, ``(n, channels, h, w)``.
+        p: the warps under which they show the source, ``(n, k)``.
+    """
+    m, frame = task.warp.matrix(p.double()), task.frame
+    points = torch.nn.functional.pad(frame.grid(torch.float64), (0, 1), value=1.0)  # (h·w, 3)
+    w = (points @ m[:, 2:].mT).view(-1, 1, frame.height, frame.width)
+    step = frame.half_extent[0] * frame.half_extent[1] * 4 / ((frame.width - 1) * (frame.height - 1))
+    area = torch.linalg.det(m).abs().view(-1, 1, 1, 1) / w.abs().pow(3) * step
+    shown = (images.double() * area).sum((1, 2, 3))
+    ink = task.test.images[: len(images)].double().sum((1, 2, 3)) / 255
+    return (1 - shown / ink).clamp(0, 1)
+
+
+def window_of_box(task: Classification, p: Tensor) -> Tensor:
+    """Side of the aligned image's window over the side of the sign's annotated box, ``(n,)``.
+
+    Below 1 the window is smaller than the box: the sign is zoomed in on. Sides are square roots of areas, the
+    window's at its centre.
+    """
+    assert task.test.boxes is not None
+    box = task.test.boxes[: len(p)].double()  # left, top, right, bottom
+    side = ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])).sqrt()
+    window = 2 * (task.frame.half_extent[0] * task.frame.half_extent[1]) ** 0.5
+    return zoom(task.warp, p.double()) * window / side
 
 
 def first_of_each(labels: Tensor, classes: Sequence[int]) -> list[int]:

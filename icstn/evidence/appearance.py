@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from icstn.evidence.alignment import AlignedSet, align_test_set
+from icstn.evidence.alignment import Crops, align_test_set
 from icstn.experiments.classification import Classification
 from icstn.experiments.records import Record
 
@@ -76,7 +76,50 @@ class Appearance:
         return (self.count / self.count.sum()).view(-1, 1, 1, 1)
 
 
-def appearance(
+@dataclass(frozen=True)
+class Totals:
+    """Sums over aligned images, class by class; the difference of two is that of their images.
+
+    Attributes:
+        count: images, ``(classes,)``.
+        x, squares: sums of the images and of their squares, ``(classes, channels, h, w)``.
+        seen: sums of what the samples saw, ``(classes, 1, h, w)``.
+    """
+
+    count: Tensor
+    x: Tensor
+    squares: Tensor
+    seen: Tensor
+
+    @classmethod
+    def of(cls, samples: Crops, labels: Tensor, classes: Sequence[int]) -> Totals:
+        """Sum the images of each class."""
+        of = [labels == c for c in classes]
+        images = [samples.images[mine].double() for mine in of]
+        return cls(
+            torch.stack([mine.sum() for mine in of]).double(),
+            torch.stack([x.sum(0) for x in images]),
+            torch.stack([x.square().sum(0) for x in images]),
+            torch.stack([samples.seen[mine].double().sum(0) for mine in of]),
+        )
+
+    def __sub__(self, other: Totals) -> Totals:
+        return Totals(
+            self.count - other.count,
+            self.x - other.x,
+            self.squares - other.squares,
+            self.seen - other.seen,
+        )
+
+    @property
+    def appearance(self) -> Appearance:
+        """Means and variances."""
+        n = self.count.view(-1, 1, 1, 1)
+        mean = self.x / n
+        return Appearance(mean, (self.squares / n - mean.square()).clamp_min(0), self.count, self.seen / n)
+
+
+def appearance_of(
     images: Float[Tensor, "n channels h w"],
     labels: Int[Tensor, " n"],
     classes: int | Sequence[int] = 10,
@@ -94,16 +137,10 @@ def appearance(
         ValueError: a class has no image.
     """
     kept = list(range(classes)) if isinstance(classes, int) else list(classes)
-    of = [labels == c for c in kept]
-    if empty := [c for c, mine in zip(kept, of, strict=True) if not mine.any()]:
+    if empty := [c for c in kept if not (labels == c).any()]:
         raise ValueError(f"there is no image of class {', '.join(map(str, empty))} to average")
-    seen = torch.ones_like(images[:, :1]) if seen is None else seen
-    return Appearance(
-        mean=torch.stack([images[mine].double().mean(0) for mine in of]),
-        variance=torch.stack([images[mine].double().var(0, correction=0) for mine in of]),
-        count=torch.tensor([int(mine.sum()) for mine in of], dtype=torch.float64),
-        seen=torch.stack([seen[mine].double().mean(0) for mine in of]),
-    )
+    samples = Crops(images, torch.ones_like(images[:, :1]) if seen is None else seen)
+    return Totals.of(samples, labels, kept).appearance
 
 
 def appearances(task: Classification, records: Mapping[str, Record]) -> dict[str, Appearance]:
@@ -118,17 +155,9 @@ def appearances(task: Classification, records: Mapping[str, Record]) -> dict[str
     """
     rows: dict[str, Appearance] = {}
     for label, record in records.items():
-        first, last = before_and_after(align_test_set(task, record))
-        rows.setdefault("initial", first)
-        rows[label] = last
+        aligned = align_test_set(task, record)
+        classes = aligned.labels.unique().tolist()
+        if not rows:
+            rows["initial"] = Totals.of(aligned.initial, aligned.labels, classes).appearance
+        rows[label] = Totals.of(aligned.final, aligned.labels, classes).appearance
     return rows
-
-
-def before_and_after(aligned: AlignedSet) -> tuple[Appearance, Appearance]:
-    """Appearance of a test set as perturbed, and as a model aligns it."""
-    classes = aligned.labels.unique().tolist()
-    first, last = (
-        appearance(samples.images, aligned.labels, classes, samples.seen)
-        for samples in (aligned.initial, aligned.final)
-    )
-    return first, last

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from icstn.evidence.estimates import Estimate, mean_error
+from icstn.evidence.estimates import Estimate, Measured, difference, mean_error
 from icstn.experiments.experiment import EXPERIMENTS
 from icstn.experiments.recipes import cells, is_own
 from icstn.experiments.records import Record
@@ -21,42 +22,93 @@ class MissingError(LookupError):
     """Records or measurements that a claim needs are not there; the message lists them."""
 
 
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured of a Record.
+
+    Attributes:
+        of: :func:`identity` of the Record.
+        items: number of test images.
+        measures: name → value over all test images.
+        by_class: name → value for each class.
+    """
+
+    of: str
+    items: int
+    measures: Mapping[str, Measured]
+    by_class: Mapping[str, Sequence[Measured]]
+
+    def __getitem__(self, name: str) -> Measured:
+        return self.measures[name]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs behind one number.
+
+    Attributes:
+        name: for people, such as ``IC-STN-4 σ = 5``.
+        runs: finished Records that differ in nothing but their seed, by seed.
+    """
+
+    name: str
+    runs: tuple[Record, ...] = field(repr=False)
+
+    @property
+    def error(self) -> Estimate:
+        """Mean test error."""
+        return mean_error(self.runs)
+
+    @property
+    def preset(self) -> str:
+        """Of the runs."""
+        return self.runs[0].spec.preset
+
+    @property
+    def capacity(self) -> int:
+        """Learnable parameters, counted in the weights."""
+        return sum(w.numel() for w in self.runs[0].weights.values())
+
+    def __sub__(self, other: Cell) -> Estimate:
+        """Difference of the test errors, paired where the Records allow it."""
+        return difference(self.runs, other.runs)
+
+
 class Evidence:
     """Records by cell, and measurements.
 
     Args:
         records: any Records; those of stand-in data and diverged ones are left out.
-        measurements: content of the measurements' file.
+        measurements: key of a Record → what was measured of it.
         presets: from which evidence may be taken, the best first.
     """
 
     def __init__(
         self,
         records: Iterable[Record],
-        measurements: dict[str, dict[str, Any]] | None = None,
+        measurements: Mapping[str, Measurements] | None = None,
         presets: Sequence[str] = PREFERRED,
     ) -> None:
-        self.records = [r for r in records if not r.stand_in]
+        self.records = finished(records)
         self.measurements = measurements or {}
         self.presets = tuple(presets)
-        self.used: set[str] = set()
 
-    def runs(
+    def cell(
         self, experiment: str, model: str, preset: str, sigma: float | None = None, **changes: Any
-    ) -> list[Record]:
-        """Finished Records of a cell, by seed.
+    ) -> Cell:
+        """The finished runs of a cell, or of a variation of it.
 
         Raises:
             MissingError: there is none.
         """
+        name = model + ("" if sigma is None else f" σ = {sigma:g}")
+        name += "".join(f", {key}={value}" for key, value in changes.items())
         wanted = [s for s in cells(experiment, preset, models=[model]) if sigma is None or s.sigma == sigma]
         wanted = [replace(s, **changes) for s in wanted]
-        found = [r for r in self.records if replace(r.spec, seed=0) in wanted and r.status == "finished"]
+        found = [r for r in self.records if replace(r.spec, seed=0) in wanted]
         if not found:
-            extra = "".join(f", {name}={value}" for name, value in changes.items())
-            raise MissingError(f"{model}{'' if sigma is None else f' σ={sigma:g}'}{extra} at {preset}")
-        self.used |= {r.spec.key for r in found}
-        return sorted(found, key=lambda r: r.spec.seed)
+            raise MissingError(f"{name} at {preset}")
+        return Cell(name, tuple(sorted(found, key=lambda r: r.spec.seed)))
 
     def preset(self, experiment: str, models: Sequence[str], **changes: Any) -> str:
         """The best preset that has all of these models (at every σ).
@@ -68,37 +120,56 @@ class Evidence:
         best = min(self.presets, key=lambda p: len(lacking[p]))
         if lacking[best]:
             raise MissingError(_listed(lacking[best]))
-        return next(p for p in self.presets if not lacking[p])
+        return best
 
     def _lacking(
         self, experiment: str, models: Sequence[str], preset: str, changes: dict[str, Any]
     ) -> list[str]:
-        missing = []
+        about, missing = EXPERIMENTS[experiment], []
         for model in models:
-            for sigma in EXPERIMENTS[experiment].sigmas:
+            for sigma in about.sigmas if about.by_sigma else (None,):
                 try:
-                    self.runs(experiment, model, preset, sigma, **changes)
+                    self.cell(experiment, model, preset, sigma, **changes)
                 except MissingError as error:
                     missing.append(str(error))
         return missing
 
-    def error(
-        self, experiment: str, model: str, preset: str, sigma: float | None = None, **changes: Any
-    ) -> Estimate:
-        """Test error of a cell."""
-        return mean_error(self.runs(experiment, model, preset, sigma, **changes))
+    def cells(self, experiment: str, models: Sequence[str], sigma: float | None = None) -> list[Cell]:
+        """The models' cells at the best preset that has them all.
 
-    def measured(self, experiment: str, model: str, preset: str) -> dict[str, Any]:
+        Raises:
+            MissingError: as :meth:`preset`.
+        """
+        preset = self.preset(experiment, models)
+        return [self.cell(experiment, model, preset, sigma) for model in models]
+
+    def best_cell(self, experiment: str, model: str, sigma: float | None = None) -> Cell:
+        """The cell at the best preset that has it.
+
+        Raises:
+            MissingError: there is no run of it.
+        """
+        for preset in self.presets:
+            with contextlib.suppress(MissingError):
+                return self.cell(experiment, model, preset, sigma)
+        raise MissingError(f"a run of {model} in {experiment}")
+
+    def measured(self, cell: Cell) -> Measurements:
         """Measurements of the cell's first seed.
 
         Raises:
             MissingError: it was not measured, or its Record has changed since.
         """
-        record = self.runs(experiment, model, preset)[0]
+        record = cell.runs[0]
         found = self.measurements.get(record.spec.key)
-        if found is None or found["of"] != identity(record):
-            raise MissingError(f"measurements of {model} at {preset} (python -m tools.ledgers --measure)")
+        if found is None or found.of != identity(record):
+            raise MissingError(f"measurements of {cell.name} at {cell.preset}")
         return found
+
+
+def finished(records: Iterable[Record]) -> list[Record]:
+    """The Records whose numbers count: runs on the real data that did not diverge."""
+    return [r for r in records if r.status == "finished" and not r.stand_in]
 
 
 def best_runs(records: Iterable[Record], experiment: str, presets: Sequence[str] = PREFERRED) -> list[Record]:

@@ -21,7 +21,7 @@ from icstn.warps import affine, corner_error
 ITERATIONS = 15
 
 
-class Trials(NamedTuple):
+class PlanarTrials(NamedTuple):
     """Photograph ``(1, 1, H, W)``, frame, template ``(1, 1, 50, 50)`` and perturbations ``(n, 6)``."""
 
     image: Tensor
@@ -31,12 +31,12 @@ class Trials(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def planar_trials(sigma: float = 2.5, n: int = 100) -> Trials:
+def planar_trials(sigma: float = 2.5, n: int = 100) -> PlanarTrials:
     """The planar experiment in float64, σ in pixels."""
     scene = datasets.planar_scene("chelsea", gray=True)
     image, frame = scene.image.double(), scene.frame
     p = perturbations(n, sigma, frame, "affine", generator=torch.Generator().manual_seed(0)).double()
-    return Trials(image, frame, sample(image, affine.identity(1).double(), frame, affine), p)
+    return PlanarTrials(image, frame, sample(image, affine.identity(1).double(), frame, affine), p)
 
 
 @lru_cache(maxsize=1)
@@ -62,7 +62,7 @@ def lk_against_ic(sigma: float = 2.5) -> dict[str, float]:
     }
 
 
-def _aligned(s: Trials, algorithm: str) -> Tensor:
+def _aligned(s: PlanarTrials, algorithm: str) -> Tensor:
     aligner = Aligner(
         s.template,
         affine,
@@ -101,7 +101,7 @@ def constant_regressor() -> dict[str, float]:
     }
 
 
-def _trajectory(s: Trials, p: Tensor, algorithm: str) -> Tensor:
+def _trajectory(s: PlanarTrials, p: Tensor, algorithm: str) -> Tensor:
     aligner = Aligner(
         s.template,
         affine,
@@ -118,7 +118,7 @@ def _trajectory(s: Trials, p: Tensor, algorithm: str) -> Tensor:
     return path
 
 
-def _lucas_kanade_regressor(s: Trials, p: Tensor) -> Tensor:
+def _lucas_kanade_regressor(s: PlanarTrials, p: Tensor) -> Tensor:
     """R of eq. (2) at p: the pseudo-inverse of ∂I(p)/∂p, by central differences of half a pixel."""
     h = 0.5 * s.frame.pixel
     ahead, behind = (sample(s.image, p + sign * h * torch.eye(6), s.frame, affine) for sign in (1, -1))
@@ -137,10 +137,10 @@ def linear_c_stn() -> dict[str, float]:
     s = planar_trials()
     start = s.p[:40]
     regressor = ic_lk(s.template, affine)
-    module = ICSTN(_predictor(regressor), ITERATIONS, affine, s.frame, "template", invert=True)
+    module = ICSTN(_predictor(regressor), ITERATIONS, warp=affine, frame=s.frame, invert=True)
     with torch.no_grad():
         warps = torch.stack(module(s.image, start, return_warps=True).warps)
-        other = ICSTN(_predictor(regressor, -1.0), ITERATIONS, affine, s.frame, "image")
+        other = ICSTN(_predictor(regressor, -1.0), ITERATIONS, warp=affine, frame=s.frame, side="image")
         last = other(s.image, start, return_warps=True).warps[-1]
     path = _trajectory(s, start, "IC")
     steps = min(len(path), len(warps))
@@ -172,7 +172,7 @@ def stn_with_a_linear_layer() -> dict[str, float]:
     predictor = _predictor(ic_lk(s.template, affine))
     with torch.no_grad():
         crops = sample(s.image, s.p[:50], s.frame, affine)
-        p = STN(predictor, affine)(crops, return_warps=True).warps[-1]
+        p = STN(predictor, warp=affine)(crops, return_warps=True).warps[-1]
         wanted = ic_lk(s.template, affine).predict(crops.flatten(1))
     return {"difference": float((p - wanted).abs().max())}
 
@@ -242,17 +242,17 @@ def gradient_by_depth(
     return out
 
 
-def _first_gradient(s: Trials, kind: str, n: int, size: float, trial: int) -> float:
+def _first_gradient(s: PlanarTrials, kind: str, n: int, size: float, trial: int) -> float:
     generator = torch.Generator().manual_seed(1000 * n + trial)
     steps = size * torch.randn(n, 6, generator=generator, dtype=torch.float64) / n**0.5
     predictors = [_Constant(dp) for dp in steps]
     start = s.p[:4]
     if kind == "c_stn":
-        out = CompositionalSTN(predictors, affine, s.frame)(s.image, start)
+        out = CompositionalSTN(predictors, warp=affine, frame=s.frame, side="image")(s.image, start)
     else:
         out = sample(s.image, start, s.frame, affine)
         for predictor in predictors:
-            out = STN(predictor, affine)(out)
+            out = STN(predictor, warp=affine)(out)
     (out - s.template).square().mean().backward()
     gradient = predictors[0].dp.grad
     assert gradient is not None

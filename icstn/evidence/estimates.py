@@ -1,56 +1,252 @@
-"""Estimates: a number with its 95 % interval, and the mean error of a cell over its seeds."""
+"""Estimates: the mean error of a cell and the difference of two cells, each with its 95 % interval.
+
+Two things are sampled in a test error: the *test items* and the *seeds* of the training. All models of a
+table meet the same items under the same draws, so a difference is taken item by item (:func:`difference`).
+Its spread comes from a two-level bootstrap: each replicate draws the seeds of either model and the items with
+replacement, an item with all its draws, and the same items for both models. Of S seeds a replicate draws
+S − 1, which makes the spread that of the mean of S (Rao & Wu, 1988; the plain bootstrap's is too small by
+the factor √((S − 1)/S)). The interval is Student's, with Satterthwaite's degrees of freedom: a
+spread that comes from three seeds is itself not well known.
+
+With one seed nothing can be said about other seeds: the interval then covers the test items only, and
+:func:`coverage` says so.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from functools import lru_cache
+from statistics import fmean, variance
+
+import torch
+from torch import Tensor
 
 from icstn.experiments.records import Record
 
-#: Normal quantile of the intervals.
+#: Normal quantile of the intervals, as the Records have it.
 Z = 1.96
+
+#: Bootstrap replicates, and how many are weighted at once.
+REPLICATES, CHUNK = 2000, 250
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval.
+    """A number with its standard error.
 
     Attributes:
         value: the estimate.
-        half: half the width of the interval.
+        error: its standard error.
+        freedom: degrees of freedom of the standard error; infinite where it counts as known.
+        remark: what a reader of the interval has to know, often empty.
     """
 
     value: float
-    half: float
+    error: float
+    freedom: float = math.inf
+    remark: str = ""
+
+    @property
+    def half(self) -> float:
+        """Half the width of the 95 % interval."""
+        return self.error * quantile(self.freedom) if self.error else 0.0
 
     @property
     def low(self) -> float:
-        """Lower end."""
+        """Lower end of the 95 % interval."""
         return self.value - self.half
 
     @property
     def high(self) -> float:
-        """Upper end."""
+        """Upper end of the 95 % interval."""
         return self.value + self.half
 
-    def __sub__(self, other: Estimate) -> Estimate:
-        return Estimate(self.value - other.value, math.hypot(self.half, other.half))
+    def p_value(self, threshold: float = 0.0) -> float:
+        """Two-sided p-value of the hypothesis that the true value is the threshold."""
+        if self.error == 0:
+            return float(self.value == threshold)
+        from scipy.special import stdtr
+
+        return float(2 * stdtr(min(self.freedom, 1e12), -abs(self.value - threshold) / self.error))
+
+    def __neg__(self) -> Estimate:
+        return Estimate(-self.value, self.error, self.freedom, self.remark)
 
     def show(self, digits: int = 2) -> str:
-        """``1.23 [1.10, 1.36]``."""
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        """``1.23 [1.10, 1.36]``, and the remark; more decimals where the interval is narrower."""
+        if self.half:
+            digits = max(digits, -math.floor(math.log10(self.half)))
+        interval = f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        return interval + (f" ({self.remark})" if self.remark else "")
 
 
-def mean_error(runs: Sequence[Record], metric: str = "test_error") -> Estimate:
-    """Mean over seeds; the interval joins the spread over seeds with that over test items.
+@dataclass(frozen=True)
+class Measured:
+    """A number that is not a mean over test images, such as the sharpness of class means.
 
-    The test items are the same for every seed, so their part does not shrink with the number of seeds. It
-    ignores that two models meet the same perturbations, which makes the interval of a difference too wide
-    rather than too narrow.
+    Attributes:
+        value: from all test images.
+        left_out: from all but each of a few groups of them, the same groups for all models.
     """
-    values = [float(r.metrics[metric]) for r in runs]
-    items = fmean((r.metrics["interval"][1] - r.metrics["interval"][0]) / 2 for r in runs)
-    seeds = Z * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return Estimate(fmean(values), math.hypot(items, seeds))
+
+    value: float
+    left_out: tuple[float, ...]
+
+    def __sub__(self, other: Measured) -> Measured:
+        """The difference of two models on the same images, group by group."""
+        pairs = zip(self.left_out, other.left_out, strict=True)
+        return Measured(self.value - other.value, tuple(a - b for a, b in pairs))
+
+    def scaled(self, factor: float) -> Measured:
+        """In another unit."""
+        return Measured(factor * self.value, tuple(factor * x for x in self.left_out))
+
+    @property
+    def estimate(self) -> Estimate:
+        """With the standard error of the delete-a-group jackknife."""
+        groups = len(self.left_out)
+        error = math.sqrt((groups - 1) ** 2 / groups * variance(self.left_out))
+        return Estimate(self.value, error, groups - 1.0)
+
+
+#: What is said of a difference whose Records lack the outcomes of single items.
+UNPAIRED = "unpaired"
+
+
+def quantile(freedom: float) -> float:
+    """Student's 97.5 % quantile."""
+    if math.isinf(freedom):
+        return Z
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.975))
+
+
+def mean_error(runs: Sequence[Record]) -> Estimate:
+    """Mean test error over seeds; the interval joins the spread over seeds with that over test items.
+
+    The test items are the same for every seed, so their part does not shrink with the number of seeds.
+    """
+    return over_seeds([r.test_error for r in runs], [r.metrics["interval"] for r in runs])
+
+
+def over_seeds(values: Sequence[float], intervals: Sequence[Sequence[float]]) -> Estimate:
+    """Mean of one number a seed, from its own value and 95 % interval over the test items in each."""
+    items = fmean((interval[1] - value) / Z for value, interval in zip(values, intervals, strict=True))
+    seeds = _of_seeds(values)
+    spread = items**2 + seeds[0]
+    return Estimate(fmean(values), math.sqrt(spread), _freedom(spread, [seeds]))
+
+
+def difference(a: Sequence[Record], b: Sequence[Record], factor: float = 1.0) -> Estimate:
+    """Mean test error of one cell minus that of another, item by item.
+
+    Args:
+        a, b: Records of two cells that meet the same test items under the same draws, one for each seed.
+        factor: of the first.
+
+    Returns:
+        the paired difference; where Records lack the outcomes of single items, or have not the same items,
+        the difference of two independent means, with the remark :data:`UNPAIRED`.
+    """
+    first, second = _by_item(a), _by_item(b)
+    if first is None or second is None or first.shape[1] != second.shape[1]:
+        return independent(mean_error(a), mean_error(b), factor)
+    return paired(factor * first, second)
+
+
+def paired(a: Tensor, b: Tensor) -> Estimate:
+    """Mean of a minus mean of b, whose columns are the same test items.
+
+    Args:
+        a, b: error of each item, averaged over its draws, ``(seeds, items)``, float64.
+    """
+    means = [_resampled(x, level) for level, x in enumerate((a, b), 1)]
+    spread = float((means[0] - means[1]).var())
+    seeds = [_of_seeds(x.mean(1).tolist()) for x in (a, b)]
+    return Estimate(float(a.mean() - b.mean()), math.sqrt(spread), _freedom(spread, seeds))
+
+
+def coverage(seeds: Iterable[int]) -> str:
+    """What intervals cover, from how many seeds their cells have.
+
+    Example:
+        >>> coverage([1, 1])
+        'one seed: the interval covers the test items only'
+    """
+    low, high = min(found := list(seeds)), max(found)
+    if high == 1:
+        return "one seed: the interval covers the test items only"
+    if low == 1:
+        return f"1 to {high} seeds: the interval covers the test items, and seeds where there are several"
+    count = f"{low}" if low == high else f"{low} to {high}"
+    return f"{count} seeds: the interval covers test items and seeds"
+
+
+def _by_item(runs: Sequence[Record]) -> Tensor | None:
+    """Error of each test item, ``(seeds, items)``, in the unit of the table; None where a Record has none."""
+    if any(r.outcomes.numel() == 0 for r in runs) or len({r.outcomes.shape for r in runs}) != 1:
+        return None
+    scale = 100 if runs[0].outcomes.dtype == torch.bool else 1
+    return torch.stack([r.outcomes.double().mean(0) for r in runs]) * scale
+
+
+def independent(a: Estimate, b: Estimate, factor: float = 1.0) -> Estimate:
+    """``factor`` · a − b as if the two had nothing in common, with the remark :data:`UNPAIRED`."""
+    parts = [((factor * a.error) ** 2, a.freedom), (b.error**2, b.freedom)]
+    spread = sum(part for part, _ in parts)
+    return Estimate(factor * a.value - b.value, math.sqrt(spread), _freedom(spread, parts), UNPAIRED)
+
+
+def _of_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """Variance of the mean over seeds, and its degrees of freedom."""
+    if len(values) < 2:
+        return 0.0, math.inf
+    return variance(values) / len(values), len(values) - 1.0
+
+
+def _freedom(spread: float, parts: Iterable[tuple[float, float]]) -> float:
+    """Satterthwaite's degrees of freedom of a variance, from its uncertain parts."""
+    doubt = sum(part**2 / freedom for part, freedom in parts)
+    return spread**2 / doubt if doubt else math.inf
+
+
+def _resampled(errors: Tensor, stream: int) -> Tensor:
+    """Bootstrap replicates of the mean of ``(seeds, items)``: items as for all, seeds of a stream's own."""
+    counts = item_counts(errors.shape[1])
+    by_seed = torch.cat([part.double() @ errors.mT for part in counts.split(CHUNK)]) / errors.shape[1]
+    if (seeds := errors.shape[0]) == 1:
+        return by_seed[:, 0]
+    generator = torch.Generator().manual_seed(stream)
+    drawn = torch.randint(seeds, (REPLICATES, seeds - 1), generator=generator)
+    return by_seed.gather(1, drawn).mean(1)
+
+
+@lru_cache(maxsize=4)
+def item_counts(items: int) -> Tensor:
+    """How often each item is drawn in each replicate, ``(REPLICATES, items)`` uint8; always the same."""
+    generator = torch.Generator().manual_seed(0)
+    counts = torch.empty(REPLICATES, items, dtype=torch.uint8)
+    for rows in counts.split(CHUNK):
+        drawn = torch.randint(items, (len(rows), items), generator=generator)
+        drawn += items * torch.arange(len(rows))[:, None]
+        rows.copy_(torch.bincount(drawn.flatten(), minlength=rows.numel()).view_as(rows))
+    return counts
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """A number to so many significant digits, without a power of ten from 0.001 to 1000.
+
+    Example:
+        >>> [significant(x) for x in (11.941, 0.3704, 0.0000768, 123456.0)]
+        ['11.9', '0.370', '7.68e-5', '1.23e+5']
+    """
+    if value == 0 or math.isnan(value):
+        return f"{value:g}"
+    if not 1e-3 <= abs(value) < 1e3:
+        mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+        return f"{mantissa}e{int(power):+d}"
+    exponent = math.floor(math.log10(abs(value)))
+    return f"{value:.{max(0, digits - 1 - exponent)}f}"

@@ -2,19 +2,24 @@
 
 A measurement (variance of aligned images, zoom of the predicted warps …) applies a Record's model to its test
 set, which needs the data. Measurements are kept in a small JSON file beside the Records, each under the
-digest of what it was measured from, so that claims can be judged where there is no data.
+digest of what it was measured from, so that claims can be judged where there is no data. Each number
+stands beside those from all but one of twenty groups of the test images, from which its interval comes.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from icstn.evidence.alignment import align_test_set, zoom
-from icstn.evidence.appearance import Appearance, before_and_after
-from icstn.evidence.collection import PREFERRED, identity
+import torch
+from torch import Tensor
+
+from icstn.evidence.alignment import Crops, align_test_set, lost_ink, window_of_box, zoom
+from icstn.evidence.appearance import Totals
+from icstn.evidence.collection import PREFERRED, Measurements, identity
+from icstn.evidence.estimates import Measured
 from icstn.experiments.classification import Classification
 from icstn.experiments.execution import DataOptions
 from icstn.experiments.recipes import is_own
@@ -28,21 +33,86 @@ MEASURED = {
     "table_3": ("STN", "c-STN-1", "IC-STN-2", "IC-STN-4"),
 }
 
+#: Groups of test images, of which each is left out in turn.
+GROUPS = 20
 
-def read_measurements(path: str | Path) -> dict[str, dict[str, Any]]:
-    """The measurements' file, empty if there is none."""
+#: Numbers of an :class:`icstn.evidence.appearance.Appearance`.
+OF_APPEARANCE = ("within", "unexplained", "sharpness", "lost")
+
+
+def read_measurements(path: str | Path) -> dict[str, Measurements]:
+    """The measurements' file by Record, empty if there is none."""
     path = Path(path)
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {key: _parsed(found) for key, found in content.items()}
 
 
-def write_measurements(path: str | Path, measurements: dict[str, dict[str, Any]]) -> None:
+def write_measurements(path: str | Path, measurements: Mapping[str, Measurements]) -> None:
     """Write the measurements' file."""
-    write_atomic(Path(path), json.dumps(measurements, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+    content = {key: _plain(found) for key, found in measurements.items()}
+    write_atomic(Path(path), json.dumps(content, sort_keys=True, ensure_ascii=False, indent=1) + "\n")
 
 
-def to_measure(records: Iterable[Record], known: dict[str, dict[str, Any]]) -> list[Record]:
+def to_measure(records: Iterable[Record], known: Mapping[str, Measurements]) -> list[Record]:
     """The Records that :data:`MEASURED` wants measured and that are not (or have changed)."""
-    return [r for r in records if _wanted(r) and known.get(r.spec.key, {}).get("of") != identity(r)]
+    return [r for r in records if _wanted(r) and _stale(known.get(r.spec.key), r)]
+
+
+def measure(record: Record, data: DataOptions | None = None) -> Measurements:
+    """Apply a Record's model to its perturbed test set (draw 0).
+
+    Returns:
+        ``within``, ``unexplained``, ``sharpness`` and ``lost`` of
+        :class:`icstn.evidence.appearance.Appearance`, before (``initial_…``) and after alignment; ``zoom``:
+        the median magnification of the final warp (:func:`icstn.evidence.alignment.zoom`), also by class.
+        On MNIST ``initial_lost_ink`` and ``lost_ink`` (:func:`icstn.evidence.alignment.lost_ink`), means over
+        images; on GTSRB by class ``window``, the median of :func:`icstn.evidence.alignment.window_of_box`.
+    """
+    task = make_task(record.spec, data or DataOptions(), "cpu")
+    assert isinstance(task, Classification)
+    aligned = align_test_set(task, record)
+    zooms = zoom(task.warp, aligned.p.double())
+    measures = _of_appearance(aligned.initial, aligned.labels, "initial_")
+    measures |= _of_appearance(aligned.final, aligned.labels, "")
+    measures["zoom"] = _jackknife(zooms, torch.median)
+    by_class = {"zoom": _by_class(zooms, aligned.labels)}
+    if task.test.boxes is not None:
+        by_class["window"] = _by_class(window_of_box(task, aligned.p), aligned.labels)
+    else:
+        ink = {"initial_lost_ink": aligned.initial, "lost_ink": aligned.final}
+        warps = {"initial_lost_ink": aligned.start, "lost_ink": aligned.p}
+        measures |= {
+            name: _jackknife(lost_ink(task, samples.images, warps[name]), torch.mean)
+            for name, samples in ink.items()
+        }
+    return Measurements(identity(record), len(aligned.labels), measures, by_class)
+
+
+def _of_appearance(samples: Crops, labels: Tensor, prefix: str) -> dict[str, Measured]:
+    classes = labels.unique().tolist()
+    parts = [
+        Totals.of(Crops(samples.images[g::GROUPS], samples.seen[g::GROUPS]), labels[g::GROUPS], classes)
+        for g in range(GROUPS)
+    ]
+    whole = Totals.of(samples, labels, classes)
+    without = [(whole - part).appearance for part in parts]
+    return {
+        prefix + name: Measured(
+            _round(getattr(whole.appearance, name)), tuple(_round(getattr(x, name)) for x in without)
+        )
+        for name in OF_APPEARANCE
+    }
+
+
+def _jackknife(values: Tensor, statistic: Callable[[Tensor], Tensor]) -> Measured:
+    """A statistic of one number an image, from all of them and without each group."""
+    group = torch.arange(len(values)) % GROUPS
+    without = tuple(_round(float(statistic(values[group != g]))) for g in range(GROUPS))
+    return Measured(_round(float(statistic(values))), without)
+
+
+def _by_class(values: Tensor, labels: Tensor) -> list[Measured]:
+    return [_jackknife(values[labels == c], torch.median) for c in labels.unique()]
 
 
 def _wanted(record: Record) -> bool:
@@ -51,35 +121,31 @@ def _wanted(record: Record) -> bool:
     return row and is_own(spec) and record.status == "finished" and not record.stand_in
 
 
-def measure(record: Record, data: DataOptions | None = None) -> dict[str, Any]:
-    """Apply a Record's model to its perturbed test set.
+def _stale(known: Measurements | None, record: Record) -> bool:
+    return known is None or known.of != identity(record)
 
-    Returns:
-        ``of``: :func:`icstn.evidence.collection.identity`; ``items``; ``within``, ``unexplained``,
-        ``sharpness`` and ``lost`` of :class:`icstn.evidence.appearance.Appearance`, before (``initial_…``)
-        and after alignment; ``zoom``: the median magnification of the final warp
-        (:func:`icstn.evidence.alignment.zoom`), and for each class ``zoom_by_class``.
-    """
-    task = make_task(record.spec, data or DataOptions(), "cpu")
-    assert isinstance(task, Classification)
-    aligned = align_test_set(task, record)
-    first, last = before_and_after(aligned)
-    zooms = zoom(task.warp, aligned.p.double())
+
+def _plain(found: Measurements) -> dict[str, Any]:
     return {
-        "of": identity(record),
-        "items": len(aligned.labels),
-        **{f"initial_{name}": value for name, value in _numbers(first).items()},
-        **_numbers(last),
-        "zoom": _round(float(zooms.median())),
-        "zoom_by_class": [
-            _round(float(zooms[aligned.labels == c].median())) for c in aligned.labels.unique()
-        ],
+        "of": found.of,
+        "items": found.items,
+        "measures": {name: [m.value, *m.left_out] for name, m in found.measures.items()},
+        "by_class": {name: [[m.value, *m.left_out] for m in of] for name, of in found.by_class.items()},
     }
 
 
-def _numbers(found: Appearance) -> dict[str, float]:
-    return {name: _round(getattr(found, name)) for name in ("within", "unexplained", "sharpness", "lost")}
+def _parsed(content: Mapping[str, Any]) -> Measurements:
+    return Measurements(
+        content["of"],
+        content["items"],
+        {name: _measured(m) for name, m in content["measures"].items()},
+        {name: [_measured(m) for m in of] for name, of in content["by_class"].items()},
+    )
+
+
+def _measured(numbers: list[float]) -> Measured:
+    return Measured(numbers[0], tuple(numbers[1:]))
 
 
 def _round(value: float) -> float:
-    return float(f"{value:.5g}")
+    return float(f"{value:.6g}")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import NamedTuple
 
+from icstn.evidence.estimates import significant
 from icstn.experiments.experiment import EXPERIMENTS
 from icstn.experiments.recipes import cells
 from icstn.experiments.records import Record
@@ -27,7 +28,7 @@ class Origin(NamedTuple):
 
     @property
     def cell(self) -> str:
-        """``table_1 IC-STN-4 sigma=5``, what :func:`trace` understands."""
+        """``table_1 IC-STN-4 sigma=5``, what :func:`explain` understands."""
         return f"{self.experiment} {self.model}" + ("" if self.sigma is None else f" sigma={self.sigma:g}")
 
     @property
@@ -52,7 +53,7 @@ def origins(records: Iterable[Record]) -> list[Origin]:
     return sorted(found, key=_order)
 
 
-def trace(query: str, records: Iterable[Record]) -> str:
+def explain(query: str, records: Iterable[Record]) -> str:
     """Text that leads from a cell, a number or a key to the Records behind it.
 
     Args:
@@ -123,13 +124,18 @@ def _order(o: Origin) -> tuple:
     return (*place, o.variation, spec.preset, spec.seed)
 
 
+def _keys(record: Record) -> list[str]:
+    """The key of a run, and the one that it had before Records were migrated."""
+    return [record.spec.key, *filter(None, [record.provenance.get("former_key")])]
+
+
 def _is_number(query: str) -> bool:
-    return re.fullmatch(r"\s*\d+(\.\d+)?\s*(%|px)?\s*", query) is not None
+    return re.fullmatch(r"\s*\d+(\.\d+)?(e[+-]\d+)?\s*(%|px)?\s*", query) is not None
 
 
 def _by_number(query: str, runs: list[Origin]) -> list[Origin]:
     """Runs whose error, or whose cell's mean error, prints as the query does."""
-    text = re.sub(r"[^\d.]", "", query)
+    text = re.sub(r"[\s%px]", "", query)
     digits = len(text.partition(".")[2])
     groups: dict[tuple[str, str, str], list[Origin]] = {}
     for origin in runs:
@@ -137,16 +143,21 @@ def _by_number(query: str, runs: list[Origin]) -> list[Origin]:
     found = []
     for group in groups.values():
         errors = [o.record.test_error for o in group if o.record.status == "finished"]
-        if errors and f"{sum(errors) / len(errors):.{digits}f}" == text:
+        if errors and text in _printed(sum(errors) / len(errors), digits):
             found += group
         else:
-            found += [o for o in group if f"{o.record.test_error:.{digits}f}" == text]
+            found += [o for o in group if text in _printed(o.record.test_error, digits)]
     return found
+
+
+def _printed(error: float, digits: int) -> tuple[str, str]:
+    """How a table may print an error: with so many decimals, or with three significant digits."""
+    return f"{error:.{digits}f}", significant(error)
 
 
 def _by_name(query: str, runs: list[Origin]) -> list[Origin]:
     words = query.lower().replace("σ", "sigma").replace("sigma = ", "sigma=").split()
     wanted = [w for w in words if w]
-    keyed = [o for o in runs if wanted and o.record.spec.key.startswith(wanted[0])]
+    keyed = [o for o in runs if wanted and any(key.startswith(wanted[0]) for key in _keys(o.record))]
     named = [o for o in runs if set(wanted) <= set(o.cell.lower().split())]
     return named or keyed if wanted else []

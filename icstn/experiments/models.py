@@ -68,10 +68,11 @@ def build_model(spec: Spec, frame: Frame, channels: int) -> Model:
 
 
 def _transformer(spec: Spec, predictors: list[nn.Sequential], n: int, frame: Frame) -> Transformer | None:
+    placed = {"warp": spec.warp, "frame": frame}
     if spec.kind == "STN":
-        return STN(predictors[0], spec.warp, frame, n)
+        return STN(predictors[0], n, **placed)
     if spec.kind == "c-STN":
-        return CompositionalSTN(predictors, spec.warp, frame, spec.side)  # type: ignore[arg-type]
+        return CompositionalSTN(predictors, side=spec.side, **placed)
     if spec.kind == "IC-STN":
-        return ICSTN(predictors[0], n, spec.warp, frame, spec.side, spec.invert)  # type: ignore[arg-type]
+        return ICSTN(predictors[0], n, side=spec.side, invert=spec.invert, **placed)
     return None

@@ -47,7 +47,7 @@ def linear(rng: np.random.Generator, n: int) -> nn.Linear:
 def test_output_is_the_input_at_the_predicted_warp(rng: np.random.Generator) -> None:
     """An STN's output is its input resampled at f of that input, by a sampler written as two loops."""
     image, predictor = rng.normal(0, 1, (9, 9)), linear(rng, 9)
-    stn = STN(nn.Sequential(nn.Flatten(), predictor), "affine")
+    stn = STN(nn.Sequential(nn.Flatten(), predictor), warp="affine")
     p = predictor.weight.detach().numpy() @ image.ravel() + predictor.bias.detach().numpy()
     out = stn(torch.from_numpy(image)[None, None])[0, 0].detach().numpy()
     np.testing.assert_allclose(out, resampled(image, p), atol=1e-12)
@@ -56,7 +56,7 @@ def test_output_is_the_input_at_the_predicted_warp(rng: np.random.Generator) -> 
 def test_linear_predictor_is_eq_6(rng: np.random.Generator) -> None:
     """With one linear layer, p = R · I_in(0) + b: twice the image has twice the slope."""
     image, predictor = torch.from_numpy(rng.normal(0, 1, (1, 1, 9, 9))), linear(rng, 9)
-    stn = STN(nn.Sequential(nn.Flatten(), predictor), "affine")
+    stn = STN(nn.Sequential(nn.Flatten(), predictor), warp="affine")
     p0, p1, p2 = (stn(t * image, return_warps=True).warps[-1] for t in (0.0, 1.0, 2.0))
     torch.testing.assert_close(p2 - p1, p1 - p0)
     torch.testing.assert_close(p0[0], predictor.bias)
@@ -68,7 +68,9 @@ def test_what_lies_outside_the_input_is_gone(rng: np.random.Generator) -> None:
     with torch.no_grad():
         zoom.weight.zero_()
         zoom.bias.copy_(torch.tensor([0.5, 0, 0, 0, 0.5, 0], dtype=torch.float64))
-    out = STN(nn.Sequential(nn.Flatten(), zoom), "affine")(torch.ones(1, 1, 9, 9, dtype=torch.float64))[0, 0]
+    out = STN(nn.Sequential(nn.Flatten(), zoom), warp="affine")(torch.ones(1, 1, 9, 9, dtype=torch.float64))[
+        0, 0
+    ]
     grid = torch.linspace(-1.5, 1.5, 9, dtype=torch.float64)
     outside = (grid.abs() > 1.25 + 1e-9)[:, None] | (grid.abs() > 1.25 + 1e-9)
     assert (out[outside] == 0).all()

@@ -36,7 +36,9 @@ def test_a_c_stn_composes_so(rng: np.random.Generator) -> None:
     """The warps that a c-STN passes on multiply up in the printed order."""
     steps = torch.from_numpy(rng.normal(0, 0.1, (3, 6)))
     modules = [Constant(dp) for dp in steps]
-    warps = CompositionalSTN(modules, "affine")(torch.zeros(1, 1, 5, 5).double(), return_warps=True).warps
+    warps = CompositionalSTN(modules, warp="affine", side="image")(
+        torch.zeros(1, 1, 5, 5).double(), return_warps=True
+    ).warps
     product = by_hand(steps[2].numpy()) @ by_hand(steps[1].numpy()) @ by_hand(steps[0].numpy())
     np.testing.assert_allclose(warps[-1][0].numpy(), parameters(product), atol=1e-12)
 

@@ -6,7 +6,7 @@ import torch
 
 from icstn.datasets import Dataset
 from icstn.evidence import alignment, collection, curves
-from icstn.evidence.appearance import appearances
+from icstn.evidence.appearance import appearance_of, appearances
 from icstn.exhibits import arrays
 from icstn.exhibits.montages import Averages
 from icstn.experiments import Record, build_model, cells
@@ -147,3 +147,58 @@ def test_the_least_finished_seed_is_drawn():
     assert collection.one(runs, "STN(b)").spec.seed == 1
     with pytest.raises(collection.MissingError, match="no finished run of CNN"):
         collection.one(runs, "CNN(a)")
+
+
+def test_zoom_is_the_root_of_the_area(generator):
+    p = 0.2 * torch.randn(50, 8, generator=generator, dtype=torch.float64)
+    h = 1e-6
+    x = torch.tensor([[h, 0.0], [-h, 0.0], [0.0, h], [0.0, -h]], dtype=torch.float64)
+    right, left, down, up = homography.apply(p, x).unbind(1)
+    u, v = (right - left) / (2 * h), (down - up) / (2 * h)
+    area = (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]).abs()
+    torch.testing.assert_close(alignment.zoom(homography, p), area.sqrt(), rtol=1e-6, atol=1e-8)
+
+
+def smooth_task(frame, size):
+    """One bright blob in the middle of each image."""
+    y, x = torch.meshgrid(*2 * [torch.linspace(-1, 1, size)], indexing="ij")
+    blob = (255 * torch.exp(-(x**2 + y**2) / 0.08)).round().to(torch.uint8)
+    data = Dataset(blob.expand(4, 1, -1, -1), torch.arange(4), "blob", "test", "0" * 64)
+    return Classification(SPECS["STN(b)"], data, data, frame, torch.device("cpu"), standardize=False)
+
+
+def test_zooming_loses_no_ink_and_cropping_does():
+    task = smooth_task(Frame.full(40, 40), 40)
+    p = torch.zeros(4, 8)
+    p[1, [0, 4]] = 0.3  # smaller
+    p[2, [0, 4]], p[2, 6] = -0.2, 0.1  # larger, in perspective
+    p[3, 2] = 1.0  # the window's edge goes through the middle
+    images = sample(task.test.images.float() / 255, p, task.frame, homography)
+    lost = alignment.lost_ink(task, images, p)
+    assert lost[:3].max() < 0.02
+    assert lost[3] == pytest.approx(0.45, abs=0.01)  # the column at the edge counts in whole
+
+
+def test_window_and_box_have_the_same_side():
+    task = smooth_task(Frame.crop(50, 50, 36, 36), 50)
+    boxes = torch.tensor([[7.0, 7, 42, 42], [7, 7, 42, 42], [14.5, 14.5, 34.5, 34.5]])
+    task.test = replace(task.test, boxes=torch.cat((boxes, boxes[:1])))
+    p = torch.zeros(4, 8)
+    p[1, [0, 4]] = 0.5
+    assert alignment.window_of_box(task, p).tolist() == pytest.approx([1.0, 1.5, 35 / 20, 1.0])
+
+
+def test_a_black_border_is_not_sharpness(generator):
+    """The same blurred pictures, seen whole or with a border that differs from image to image."""
+    smooth = torch.rand(40, 1, 6, 6, generator=generator)
+    images = 0.5 + 0.5 * torch.nn.functional.interpolate(smooth, size=24, mode="bilinear")
+    labels = torch.zeros(40, dtype=torch.long)
+    seen = torch.ones(40, 1, 24, 24)
+    for k in range(40):
+        seen[k, ..., : k % 9] = 0
+    whole = appearance_of(images, labels, 1)
+    cropped = appearance_of(images * seen, labels, 1, seen)
+    blind = appearance_of(images * seen, labels, 1)
+    assert cropped.sharpness == pytest.approx(whole.sharpness, rel=0.35)
+    assert blind.sharpness > 1.5 * whole.sharpness, "what a definition without the border's share would say"
+    assert cropped.lost == pytest.approx(float((seen == 0).float().mean()))

@@ -1,0 +1,33 @@
+"""What several predicates compare: a row of models, each against the next or the first against all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from icstn.evidence.collection import Cell, Evidence
+from icstn.evidence.verdicts import Finding, compare
+from icstn.experiments.experiment import EXPERIMENTS
+
+
+def lower(first: Cell, second: Cell) -> Finding:
+    """Whether the second cell's error lies below the first's."""
+    about = first.runs[0].spec.about
+    unit = "points" if about.unit == "%" else about.unit
+    text = f"{first.name} − {second.name}"
+    return compare(text, first - second, (first, second), digits=about.digits, unit=unit)
+
+
+def falls(e: Evidence, experiment: str, models: Sequence[str]) -> list[Finding]:
+    """Test error falls from each model to the next, at each σ."""
+    return [lower(a, b) for row in _rows(e, experiment, models) for a, b in pairwise(row)]
+
+
+def first_is_worst(e: Evidence, experiment: str, models: Sequence[str]) -> list[Finding]:
+    """The first model has a larger test error than each other, at each σ."""
+    return [lower(row[0], b) for row in _rows(e, experiment, models) for b in row[1:]]
+
+
+def _rows(e: Evidence, experiment: str, models: Sequence[str]) -> list[list[Cell]]:
+    about = EXPERIMENTS[experiment]
+    return [e.cells(experiment, models, sigma if about.by_sigma else None) for sigma in about.sigmas]

@@ -1,0 +1,65 @@
+"""Section 5.3: perturbed traffic signs."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from icstn.evidence.collection import Evidence
+from icstn.evidence.estimates import difference
+from icstn.evidence.predicates.comparisons import falls
+from icstn.evidence.verdicts import ALPHA, Finding, below, compare, fact
+from icstn.experiments import paper
+
+#: Share of c-STN-1's error that counts as a considerable improvement.
+CONSIDERABLE = 0.75
+
+#: The class of stop signs.
+STOP = 14
+
+
+def order_of_models(e: Evidence) -> list[Finding]:
+    """Each row of Table 3 against the next."""
+    return falls(e, "table_3", tuple(paper.TABLE_3))
+
+
+def reuse_improves(e: Evidence) -> list[Finding]:
+    """Each further operation, and all of them together."""
+    models = ("c-STN-1", "IC-STN-2", "IC-STN-4")
+    first, _, last = e.cells("table_3", models)
+    d = difference(first.runs, last.runs, CONSIDERABLE)
+    ratio = last.error.value / first.error.value
+    text = f"IC-STN-4 has {ratio:.0%} of c-STN-1's error; {CONSIDERABLE:.0%} of c-STN-1's − IC-STN-4's"
+    return [*falls(e, "table_3", models), compare(text, d, (first, last))]
+
+
+def means_are_sharper(e: Evidence) -> list[Finding]:
+    """Sharpness of the class means from the perturbed images to IC-STN-4."""
+    cells = e.cells("table_3", ("c-STN-1", "IC-STN-2", "IC-STN-4"))
+    values = [e.measured(cells[0])["initial_sharpness"], *(e.measured(c)["sharpness"] for c in cells)]
+    names = ["initial", *(cell.name for cell in cells)]
+    return [
+        compare(
+            f"sharpness of the means, {b} ({after.value:.4f}) − {a} ({before.value:.4f})",
+            (after - before).estimate,
+            cells,
+            digits=4,
+            unit="",
+        )
+        for (before, after), (a, b) in zip(pairwise(values), pairwise(names), strict=True)
+    ]
+
+
+def stop_signs_are_zoomed(e: Evidence) -> list[Finding]:
+    """The window of the aligned image against the annotated box, for stop signs and for all classes."""
+    (cell,) = e.cells("table_3", ("IC-STN-4",))
+    windows = [found.estimate for found in e.measured(cell).by_class["window"]]
+    off = [w for w in windows if w.p_value(1.0) * len(windows) < ALPHA]
+    larger = sum(w.value > 1 for w in off)
+    text = f"of {len(windows)} classes the window is larger than the box in {larger}, "
+    text += f"smaller in {len(off) - larger}"
+    return [
+        fact(text, bool(off), (cell,)),
+        below(
+            "stop signs, side of the window over side of the box", windows[STOP], (cell,), limit=1.0, unit=""
+        ),
+    ]

@@ -1,0 +1,79 @@
+"""Ours beside the paper's: cells that are reached or alike, and in which order the models come."""
+
+from __future__ import annotations
+
+import pytest
+from judged import PAPER, table
+
+from icstn.evidence.collection import Evidence
+from icstn.evidence.comparison import Order, against_paper, orders
+from icstn.experiments import paper
+
+ONE = {"a": 3.0, "b": 2.0, "c": 1.0}
+
+
+class TestCells:
+    def rows(self) -> dict:
+        evidence = Evidence(table("table_2", {"STN(a)": 4.9, "CNN(a)": 9.0, "STN(b)": 0.2, "CNN(b)": 19.1}))
+        return {(row.experiment, row.cell): row for row in against_paper(evidence)}
+
+    def test_every_cell_of_the_paper_has_a_row(self) -> None:
+        assert len(self.rows()) == 20 + 12 + 5
+
+    @pytest.mark.parametrize(
+        ("model", "reached", "alike"),
+        [
+            ("STN(a)", "reached", True),
+            ("CNN(a)", "not reached", False),
+            ("STN(b)", "reached", False),
+            ("CNN(b)", "undecided", True),
+        ],
+    )
+    def test_reached_is_not_alike(self, model: str, reached: str, alike: bool) -> None:
+        row = self.rows()["table_2", model]
+        assert (row.reached, row.alike()) == (reached, alike)
+
+    def test_alike_depends_on_the_share(self) -> None:
+        row = self.rows()["table_2", "CNN(a)"]
+        assert not row.alike(0.3)
+        assert row.alike(0.5)
+
+    def test_a_cell_without_a_run_is_neither(self) -> None:
+        row = self.rows()["table_3", "STN"]
+        assert (row.reached, row.alike(), row.ours) == ("not run", False, None)
+
+
+class TestOrder:
+    def test_the_same(self) -> None:
+        assert str(Order("block (a)", ONE, {"a": 9.0, "b": 5.0, "c": 2.0})) == "block (a): the paper's order"
+
+    def test_a_swap_is_named_with_all_numbers(self) -> None:
+        found = Order("block (a)", ONE, {"a": 9.0, "b": 1.0, "c": 2.0})
+        assert found.swapped == [("b", "c")]
+        assert str(found) == ("block (a): not the paper's order: b 1 ≤ c 2, the paper has 2.000 > 1.000")
+
+    def test_what_is_lacking_is_said(self) -> None:
+        assert "of the 2 models that have a run" in str(Order("", ONE, {"a": 9.0, "b": 5.0}))
+        assert Order("", ONE, {"a": 9.0}).lacking == ["b", "c"]
+
+    def test_nothing_ran(self) -> None:
+        assert str(Order("", ONE, {})) == "nothing to compare, 0 of 3 models have a run"
+
+    def test_block_a_has_all_its_rows(self) -> None:
+        """The order once left c-STN-2 and c-STN-4 out, and with them the pair that is not the paper's."""
+        ours = PAPER | {"c-STN-2(a)": 1.52, "IC-STN-2(a)": 1.74, "c-STN-4(a)": 1.40}
+        a, b = orders("table_2", table("table_2", ours))
+        assert (a.block, len(a.printed), len(b.printed)) == ("block (a)", 7, 5)
+        assert ("c-STN-2(a)", "IC-STN-2(a)") in a.swapped
+        assert str(a).startswith("block (a): not the paper's order: ")
+        assert str(b) == "block (b): the paper's order"
+
+    def test_columns_of_table_1(self) -> None:
+        found = orders("table_1", [])
+        assert [order.block for order in found] == ["σ = 2.5 px", "σ = 5 px", "σ = 7.5 px", "σ = 10 px"]
+        assert all(list(order.printed) == list(paper.TABLE_1) for order in found)
+
+    def test_means_are_over_seeds_and_diverged_runs_do_not_count(self) -> None:
+        runs = table("table_3", {"CNN": 8.0}) + table("table_3", {"CNN": 10.0}, seed=1)
+        (found,) = orders("table_3", runs)
+        assert found.ours == {"CNN": 9.0}

@@ -1,0 +1,43 @@
+"""torch.compile and the exporters on the transformers with ``build()`` networks, from a cold process on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from icstn.warps import FAMILIES
+
+KINDS = ("STN", "c-STN", "IC-STN", "IC-STN inverse")
+#: Each kind and each family once; ``--long`` has all of them.
+SOME = list(zip(KINDS, reversed(FAMILIES), strict=True))
+ALL = [(kind, name) for kind in KINDS for name in FAMILIES]
+HOW = ("export", "dynamic export", "strict export", "strict dynamic export", "trace", "eager", "aot_eager")
+
+
+def go(root: Path, what: str, pairs: list[tuple[str, str]]) -> None:
+    command = [
+        sys.executable,
+        str(root / "tests" / "compilers.py"),
+        what,
+        *(x for pair in pairs for x in pair),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr[-3000:]
+    assert len(run.stdout.splitlines()) == 2 * len(pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", HOW)
+def test_each_kind_and_family(what: str, root: Path) -> None:
+    go(root, what, SOME)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", [*HOW, "inductor"])
+def test_all_of_them(what: str, root: Path) -> None:
+    go(root, what, ALL)

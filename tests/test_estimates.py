@@ -1,0 +1,156 @@
+"""Intervals: paired, over seeds and items, held against closed forms and against simulated truth."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from icstn.evidence import estimates
+from icstn.evidence.estimates import Estimate, coverage, difference, mean_error, paired
+from icstn.experiments import Record, cells
+
+SPEC = cells("table_2", "quick", models=["STN(a)"])[0]
+
+
+def record(outcomes: torch.Tensor, seed: int = 0, model: str = "STN(a)") -> Record:
+    """A Record with these outcomes of its items, ``(draws, items)``."""
+    spec = cells("table_2", "quick", (seed,), [model])[0]
+    per_item = outcomes.double().mean(0) * (100 if outcomes.dtype == torch.bool else 1)
+    error, half = float(per_item.mean()), 1.96 * float(per_item.std()) / math.sqrt(len(per_item))
+    metrics = {"test_error": error, "interval": [max(0.0, error - half), error + half]}
+    return Record(spec, "finished", metrics, {}, {}, {}, outcomes)
+
+
+def correlated(generator: torch.Generator, items: int, rates: tuple[float, ...], draws: int = 2) -> list:
+    """Whether models of these rates are wrong: an item that is hard is hard for all, under all draws."""
+    hardness = torch.rand(items, generator=generator)
+    flips = [0.1 * torch.rand(draws, items, generator=generator) for _ in rates]
+    return [hardness + flip < rate for flip, rate in zip(flips, rates, strict=True)]
+
+
+class TestOneLevel:
+    def test_is_the_closed_form_of_paired_items(self, generator: torch.Generator) -> None:
+        a, b = correlated(generator, 3000, (0.2, 0.15))
+        found = difference([record(a)], [record(b)])
+        d = (a.double().mean(0) - b.double().mean(0)) * 100
+        assert found.value == pytest.approx(float(d.mean()))
+        assert found.error == pytest.approx(float(d.std()) / math.sqrt(len(d)), rel=0.05)
+        assert found.freedom == math.inf
+        assert found.remark == ""
+
+    def test_is_narrower_than_the_unpaired_one(self, generator: torch.Generator) -> None:
+        a, b = (record(x) for x in correlated(generator, 3000, (0.2, 0.15)))
+        bare = [Record(r.spec, r.status, r.metrics, {}, {}) for r in (a, b)]
+        loose = difference([bare[0]], [bare[1]])
+        assert loose.remark == "unpaired"
+        assert loose.value == pytest.approx(difference([a], [b]).value)
+        assert difference([a], [b]).half < 0.6 * loose.half
+
+    def test_all_draws_of_an_item_are_kept_together(self, generator: torch.Generator) -> None:
+        once = torch.rand(1, 500, generator=generator) < 0.2
+        zero = torch.zeros(1, 500, dtype=torch.bool)
+        one = difference([record(once)], [record(zero)])
+        ten = difference([record(once.expand(10, -1))], [record(zero.expand(10, -1))])
+        assert ten.error == pytest.approx(one.error), "the same draw ten times tells nothing new"
+
+    def test_other_items_cannot_be_paired(self, generator: torch.Generator) -> None:
+        a, b = (torch.rand(1, n, generator=generator) < 0.2 for n in (500, 400))
+        assert difference([record(a)], [record(b)]).remark == "unpaired"
+
+    def test_a_model_does_not_differ_from_itself(self, generator: torch.Generator) -> None:
+        a = record(torch.rand(1, 500, generator=generator) < 0.2)
+        assert difference([a], [a]) == Estimate(0.0, 0.0)
+
+    def test_pixels_stay_pixels(self) -> None:
+        a, b = record(torch.full((1, 50), 3.0)), record(torch.full((1, 50), 1.0))
+        assert difference([a], [b]).value == 2.0
+
+    def test_is_the_same_each_time(self, generator: torch.Generator) -> None:
+        a, b = correlated(generator, 300, (0.2, 0.15))
+        assert difference([record(a)], [record(b)]) == difference([record(a)], [record(b)])
+
+
+class TestTwoLevels:
+    @pytest.mark.parametrize("seeds", [2, 3, 5])
+    def test_spread_of_seeds_alone_is_that_of_their_mean(self, seeds: int) -> None:
+        values = torch.arange(seeds, dtype=torch.float64)[:, None].expand(-1, 40)
+        found = paired(values, torch.zeros(1, 40, dtype=torch.float64))
+        assert found.error == pytest.approx(float(values[:, 0].std()) / math.sqrt(seeds), rel=0.05)
+        assert found.freedom == pytest.approx(seeds - 1, rel=0.1)
+
+    def test_seeds_of_two_models_are_drawn_apart(self) -> None:
+        values = torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64).expand(-1, 40)
+        found = paired(values, values)
+        assert found.error == pytest.approx(math.sqrt(2 / 3), rel=0.05)
+
+    def test_covers_the_truth_as_often_as_it_says(self) -> None:
+        """Models whose error differs from seed to seed, on items of which some are hard for all."""
+        generator, hits, trials = torch.Generator().manual_seed(1), 0, 300
+        for _ in range(trials):
+            item = torch.randn(1, 60, generator=generator, dtype=torch.float64)
+            a, b = (
+                truth
+                + 0.3 * torch.randn(4, 1, generator=generator, dtype=torch.float64)
+                + item
+                + 0.5 * torch.randn(4, 60, generator=generator, dtype=torch.float64)
+                for truth in (1.0, 0.6)
+            )
+            found = paired(a, b)
+            hits += found.low <= 0.4 <= found.high
+        assert 0.92 <= hits / trials <= 0.985
+
+    def test_without_the_level_of_seeds_it_would_not(self) -> None:
+        """What an interval from one seed covers: what this seed does on all items, not the truth."""
+        generator, hits, trials = torch.Generator().manual_seed(1), 0, 200
+        for _ in range(trials):
+            a, b = (
+                truth
+                + 0.3 * torch.randn(1, 1, generator=generator, dtype=torch.float64)
+                + 0.5 * torch.randn(1, 60, generator=generator, dtype=torch.float64)
+                for truth in (1.0, 0.6)
+            )
+            found = paired(a, b)
+            hits += found.low <= 0.4 <= found.high
+        assert hits / trials < 0.7
+
+    def test_a_mean_joins_items_and_seeds(self, generator: torch.Generator) -> None:
+        draws = [torch.rand(1, 4000, generator=generator) < rate for rate in (0.1, 0.3)]
+        runs = [record(wrong, seed) for seed, wrong in enumerate(draws)]
+        found = mean_error(runs)
+        seeds = abs(runs[0].test_error - runs[1].test_error) / 2
+        assert found.error > seeds
+        assert found.freedom == pytest.approx(1, rel=0.1)
+        assert found.half == pytest.approx(12.7 * found.error, rel=0.1), "two seeds tell little about seeds"
+
+
+class TestEstimate:
+    def test_p_value_and_interval_agree(self) -> None:
+        for freedom in (3.0, math.inf):
+            found = Estimate(1.0, 0.4, freedom)
+            assert found.p_value(found.low) == pytest.approx(0.05, rel=0.01)
+            assert found.p_value(1.0) == pytest.approx(1.0)
+
+    def test_shows_its_remark(self) -> None:
+        assert Estimate(1.0, 0.5, remark="unpaired").show() == "1.00 [0.02, 1.98] (unpaired)"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [
+        ([1, 1], "one seed: the interval covers the test items only"),
+        ([3, 3], "3 seeds: the interval covers test items and seeds"),
+        ([3, 5], "3 to 5 seeds: the interval covers test items and seeds"),
+        ([1, 3], "1 to 3 seeds: the interval covers the test items, and seeds where there are several"),
+    ],
+)
+def test_coverage_is_said_in_words(seeds: list[int], text: str) -> None:
+    assert coverage(seeds) == text
+
+
+def test_weights_are_drawn_once_and_sum_to_the_items() -> None:
+    counts = estimates.item_counts(37)
+    assert counts.shape == (estimates.REPLICATES, 37)
+    assert (counts.sum(1, dtype=torch.long) == 37).all()
+    assert estimates.item_counts(37) is counts
