@@ -1,6 +1,6 @@
 """The paper's checkable statements, in its order, each with the predicate that judges it.
 
-A predicate (:mod:`icstn.evidence.predicates`) turns the evidence into findings, :func:`judge` those into a
+A predicate (``icstn.evidence.predicates``) turns the evidence into findings, :func:`judge` those into a
 verdict, by the rules of :mod:`icstn.evidence.verdicts`. A claim with a missing Record is undecided.
 
 Example:
