@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from icstn.cli import app
-from icstn.experiments import Records, cells
+from icstn.experiments import Record, Records, cells
 
 SMALL = ["table_1", "-m", "IC-STN-2", "--preset", "smoke", "--device", "cpu", "--workers", "1"]
 SMALL += [f"--set={change}" for change in ("sigma=2.5", "iterations=120", "batch=4", "test_items=8")]
@@ -122,6 +122,17 @@ def test_bad_usage_gets_one_sentence(
 
 def test_status_of_an_empty_folder(tmp_path: Path) -> None:
     assert run("status", "--records", str(tmp_path)) == (0, f"no runs in {tmp_path}\n", "")
+
+
+def test_what_a_number_needs_is_said_beside_it(tmp_path: Path) -> None:
+    """A run that is no better than doing nothing, printed by train and by status."""
+    [spec] = cells("table_1", "smoke", models=["c-STN-1"], sigma=2.5)
+    facts = {"remark": "no better than doing nothing"}
+    Records(tmp_path).save(Record(spec, "finished", {"test_error": 66.0, "unit": "px"}, {}, facts))
+    cell = ["train", "table_1", "-m", "c-STN-1", "--preset", "smoke", "--set", "sigma=2.5"]
+    expected = f"   66.000 px  {spec.key}  (no better than doing nothing)\n"
+    assert run(*cell, "--records", str(tmp_path)) == (0, expected, "")
+    assert run("status", "--records", str(tmp_path))[1].endswith("(no better than doing nothing)\n")
 
 
 @pytest.mark.parametrize("command", [["status"], ["trace", "table_2 CNN(a)"]], ids=lambda c: c[0])

@@ -221,8 +221,8 @@ def made_records(folder: Path, *, stand_in: bool = False) -> tuple[Job, Records]
 class TestComparison:
     def test_the_papers_the_published_and_the_readers_stand_side_by_side(self, tmp_path: Path) -> None:
         lines = side_by_side(*made_records(tmp_path)).splitlines()
-        assert lines[0] == "| Model | σ | Paper | Published | Yours |"
-        rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[2:] for line in lines[2:7]}
+        assert lines[0] == "| Model | Paper | Published | Yours |"
+        rows = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:] for line in lines[2:7]}
         assert [row[0] for row in rows.values()] == ["8.287", "6.495", "5.011", "4.122", "3.184"]
         assert all(0 < float(row[1]) < 100 for row in rows.values())
         assert rows["CNN"][2] == "12.50 |"
@@ -240,7 +240,8 @@ class TestComparison:
     def test_each_sigma_of_table_1(self, tmp_path: Path) -> None:
         one, records = made_records(tmp_path)
         planar = replace(one, name="table_1", specs=tuple(cells("table_1", "smoke")))
-        assert len(side_by_side(planar, records).splitlines()) == 2 + 5 * 4 + 2
+        lines = side_by_side(planar, records).splitlines()
+        assert (lines[0], len(lines)) == ("| Model | σ | Paper | Published | Yours |", 2 + 5 * 4 + 2)
 
     def test_a_figure_has_none(self, tmp_path: Path) -> None:
         one, records = made_records(tmp_path)
@@ -253,8 +254,8 @@ class TestComparison:
         assert "rendered signs in place of GTSRB" in made_records(tmp_path, stand_in=True)[0].about
 
 
-def page(*cells: nbformat.NotebookNode, **about: str) -> nbformat.NotebookNode:
-    metadata = {"icstn": {"key": "0", **about}} if about else {}
+def page(*cells: nbformat.NotebookNode, **about: object) -> nbformat.NotebookNode:
+    metadata = {"icstn": {"key": "0", "stand_in": False, **about}} if about else {}
     return nbformat.v4.new_notebook(cells=list(cells), metadata=metadata)
 
 
@@ -283,6 +284,15 @@ class TestPage:
         assert result.metadata.tags == ["remove-input"]
         assert "/home/me" not in nbformat.writes(both)
 
+    def test_of_a_table_of_the_stand_in_only_the_comparison_stays(self) -> None:
+        published = page(TITLE, printed("x", "6.21 %"))
+        own = page(TITLE, printed("x", "–"), **ABOUT, stand_in=True)
+        assert [
+            ABOUT["comparison"] in cell.source for cell in own_run.with_own_run(published, own).cells[2:]
+        ] == [True]
+        figure = page(TITLE, printed("x", "–"), **ABOUT | {"comparison": ""}, stand_in=True)
+        assert len(own_run.with_own_run(published, figure).cells) == 4
+
     def test_a_run_that_gave_the_same_says_so(self) -> None:
         published, own = page(TITLE, printed("x", "1")), page(TITLE, INJECTED, printed("x", "1"), **ABOUT)
         both = own_run.with_own_run(published, own)
@@ -294,7 +304,9 @@ class TestPage:
         import book
 
         committed = nbformat.read(root / "figures" / "table_3.ipynb", 4)
-        own = nbformat.from_dict({**committed, "metadata": {"icstn": {"key": "0", **ABOUT}}})
+        own = nbformat.from_dict(
+            {**committed, "metadata": {"icstn": {"key": "0", "stand_in": False, **ABOUT}}}
+        )
         own.cells[-1] = printed("print()", "mine")
         (tmp_path / "overlay" / "figures").mkdir(parents=True)
         nbformat.write(own, tmp_path / "overlay" / "figures" / "table_3.ipynb")

@@ -35,7 +35,10 @@ def with_own_run(published: NotebookNode, own: NotebookNode) -> NotebookNode:
     same = list(map(_shown, _results(published))) == list(map(_shown, _results(own)))
     words = [TITLE, about["about"], SAME if same else about["comparison"]]
     cells = [new_markdown_cell("\n\n".join(filter(None, words)), id="your-run")]
-    cells += [] if same else _sections(own)
+    if not same and not (
+        about["comparison"] and about["stand_in"]
+    ):  # a table that has no cell for a stand-in
+        cells += _sections(own)
     return nbformat.from_dict({**published, "cells": [*published.cells, *cells]})
 
 

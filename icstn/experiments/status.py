@@ -27,6 +27,7 @@ class RunStatus:
         rate: steps a second, 0 where unknown.
         seconds_left: estimated, 0 unless it is running.
         by: host and process (running or left), device (finished), or the reason (damaged).
+        remark: what a reader of the error has to know.
     """
 
     spec: RunSpec
@@ -38,6 +39,7 @@ class RunStatus:
     rate: float = 0.0
     seconds_left: float = 0.0
     by: str = ""
+    remark: str = ""
 
     def __str__(self) -> str:
         done = f"{self.step}/{self.iterations}"
@@ -45,7 +47,8 @@ class RunStatus:
         rate = f"{self.rate:.1f}/s" if self.rate else ""
         left = f"{datetime.timedelta(seconds=round(self.seconds_left))} left" if self.seconds_left else ""
         columns = f"{self.state:<9}{done:>15}{error:>13}{rate:>10}  {self.spec.key}"
-        return "  ".join(part for part in (columns, left, self.by) if part)
+        remark = f"({self.remark})" if self.remark else ""
+        return "  ".join(part for part in (columns, left, self.by, remark) if part)
 
 
 def run_status(records: Records) -> list[RunStatus]:
@@ -77,6 +80,7 @@ def _status(folder: Path) -> RunStatus | None:
         str(record.metrics.get("unit", "")),
         step / seconds if seconds else 0.0,
         by=str(facts.get("device", "")),
+        remark=record.remark,
     )
 
 

@@ -28,13 +28,15 @@ def side_by_side(job: Job, records: Records) -> str:
     about, theirs = EXPERIMENTS[job.name], _published(published, job.name)
     own = _own(job.specs, records.stand_in() if job.data.stand_in else records, about.digits)
     title = "Yours, on rendered signs" if job.data.stand_in else "Yours"
-    lines = [f"| Model | σ | Paper | Published | {title} |", "| :-- | --: | --: | --: | --: |"]
+    head = ["Model", *(["σ"] if about.by_sigma else []), "Paper", "Published", title]
+    lines = [head, [":--", *["--:"] * (len(head) - 1)]]
     for (model, sigma), printed in about.printed.items():
         known = theirs.get((model, sigma))
-        columns = [f"{printed:.3f}", "–" if known is None else f"{known:.{about.digits}f}"]
-        columns.append(own.get((model, sigma), "–"))
-        lines.append(f"| {model} | {sigma:g} | {' | '.join(columns)} |")
-    return "\n".join(lines) + f"\n\nTest errors in {about.unit}; σ in pixels."
+        numbers = [f"{printed:.3f}", "–" if known is None else f"{known:.{about.digits}f}"]
+        where = [model, *([f"{sigma:g}"] if about.by_sigma else [])]
+        lines.append([*where, *numbers, own.get((model, sigma), "–")])
+    units = f"Test errors in {about.unit}" + ("; σ in pixels." if about.by_sigma else ".")
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + f"\n\n{units}"
 
 
 def _published(path: Path, experiment: str) -> dict[Cell, float]:

@@ -85,7 +85,8 @@ def _execute(job: Job, path: Path, key: str, records: Records) -> None:
             f"the notebook as far as it came is {path}"
         ) from None
     done = nbformat.read(path, 4)
-    done.metadata["icstn"] = {"key": key, "about": job.about, "comparison": side_by_side(job, records)}
+    facts = {"key": key, "about": job.about, "stand_in": job.data.stand_in}
+    done.metadata["icstn"] = facts | {"comparison": side_by_side(job, records)}
     nbformat.write(done, path)
 
 
