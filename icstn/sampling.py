@@ -12,7 +12,7 @@ from torch import Tensor
 
 from icstn.constants import constant
 from icstn.tracing import plain
-from icstn.warps import HORIZON, Warp, family, full_precision, homography, off_horizon
+from icstn.warps import HORIZON, Warp, corners, family, full_precision, homography, off_horizon
 
 Padding = Literal["zeros", "border", "reflection"]
 PADDINGS: tuple[str, ...] = get_args(Padding)
@@ -92,6 +92,38 @@ class Frame:
         """Pixel coordinates of the image → normalised coordinates."""
         (cx, cy), (ex, ey) = self.center, self.half_extent
         return torch.stack(((x[..., 0] - cx) / ex, (x[..., 1] - cy) / ey), -1)
+
+    def matrix(self, warp: Warp | str, p: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch 3 3"]:
+        """A warp in pixels, float64, with ``[2, 2] = 1``: the template's samples → pixels of the image.
+
+        Sample (0, 0) is the template's first, pixel (0, 0) the centre of the image's first; for an image and
+        a template of one resolution at p = 0 it is a translation. OpenCV calls this matrix an inverse map.
+        """
+        here, image = self._affinities(p.device)
+        m = image @ family(warp).matrix(p.double()) @ here
+        return m / m[..., 2:, 2:]
+
+    def params(self, warp: Warp | str, matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch k"]:
+        """The inverse of :meth:`matrix`, float64; of a matrix that is not in the family, the nearest warp.
+
+        Nearest is in the least-squares sense at the template's four corners.
+
+        Raises:
+            SingularWarpError: the matrix folds the template to a line.
+        """
+        here, image = self._affinities(matrix.device)
+        m = torch.linalg.inv(image) @ matrix.double() @ torch.linalg.inv(here)
+        square = corners(torch.float64, matrix.device)
+        moved = torch.cat((square, torch.ones_like(square[:, :1])), 1) @ m.mT
+        return family(warp).fit(square, moved[..., :2] / moved[..., 2:])
+
+    def _affinities(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Samples → normalised coordinates, and normalised coordinates → pixels of the image, 3×3."""
+        (cx, cy), (ex, ey) = self.center, self.half_extent
+        sx, sy = 2 / (self.width - 1), 2 / (self.height - 1)
+        here = [[sx, 0, -1], [0, sy, -1], [0, 0, 1]]
+        image = [[ex, 0, cx], [0, ey, cy], [0, 0, 1]]
+        return tuple(torch.tensor(m, dtype=torch.float64, device=device) for m in (here, image))  # type: ignore[return-value]
 
     def axes(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised x of the columns ``(width,)`` and y of the rows ``(height,)``."""

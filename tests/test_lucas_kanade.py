@@ -281,13 +281,13 @@ def test_a_warp_out_of_the_image_is_flagged_and_left_alone(photo):
 def test_an_unrelated_image_never_passes_for_aligned(photo):
     g = torch.Generator().manual_seed(5)
     other = box(box(torch.rand(16, 1, 96, 96, generator=g), 5), 5)
-    found = align(other, photo[..., 20:68, 20:68], "affine")
+    found = align(photo[..., 20:68, 20:68], other, "affine")
     assert not found.converged.any()
     assert "converged" not in found.status
 
 
 def test_the_image_that_is_constant_is_not_aligned(photo):
-    found = align(torch.full((1, 1, 96, 96), 0.5), photo[..., 20:68, 20:68], "affine")
+    found = align(photo[..., 20:68, 20:68], torch.full((1, 1, 96, 96), 0.5), "affine")
     assert not found.converged.any()
     assert found.p.isfinite().all()
 
@@ -348,7 +348,7 @@ def test_box_and_pyramid_are_means():
 def bad(photo, **change):
     t = {"template": photo[..., :48, :48], "image": photo, "p": None} | change
     p, image, template = t.pop("p"), t.pop("image"), t.pop("template")
-    return align(image, template, t.pop("warp", "affine"), p=p, **t)
+    return align(template, image, t.pop("warp", "affine"), p=p, **t)
 
 
 def stripes(photo):
@@ -370,10 +370,7 @@ def with_nan(photo):
         (lambda x: {"image": with_nan(x)}, "image 2 has NaN"),
         (lambda x: {"template": with_nan(x)[..., :48, :48]}, "template 2 has NaN"),
         (lambda x: {"image": x.expand(3, -1, -1, -1), "p": torch.zeros(2, 6)}, "3 images, 1 templates"),
-        (lambda x: {"image": (x * 255).byte()}, "float tensor"),
-        (lambda x: {"image": x[0]}, "float tensor"),
-        (lambda x: {"image": x.double()}, "image and template differ"),
-        (lambda x: {"image": x.expand(-1, 3, -1, -1)}, "3 channels and the template 1"),
+        (lambda x: {"image": x.expand(-1, 2, -1, -1)}, "2 channels and the template 1"),
         (lambda x: {"p": torch.zeros(1, 8)}, r"shape \(batch, 6\), got \(1, 8\)"),
         (lambda x: {"p": torch.full((1, 6), float("inf"))}, "finite"),
         (lambda x: {"algorithm": "GN"}, "unknown algorithm 'GN': they are FA, FC, ESM, IC, IA"),

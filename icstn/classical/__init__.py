@@ -14,6 +14,7 @@ from icstn.classical.linear_regressor import (
 from icstn.classical.lucas_kanade import ALGORITHMS
 from icstn.classical.result import AlignmentResult
 from icstn.classical.supervised_descent import SupervisedDescent
+from icstn.classical.tracking import Tracked, Tracker, track
 
 __all__ = [
     "ALGORITHMS",
@@ -23,6 +24,8 @@ __all__ = [
     "LinearRegressor",
     "Regressed",
     "SupervisedDescent",
+    "Tracked",
+    "Tracker",
     "align",
     "descend",
     "ic_lk",
@@ -30,4 +33,5 @@ __all__ = [
     "ridge_regression",
     "steepest_descent_images",
     "template_gradients",
+    "track",
 ]

@@ -8,20 +8,27 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from icstn.classical.descent import Best, State, join, slices
-from icstn.classical.inputs import check_images, items
+from icstn.classical.inputs import as_images, items, to_gray
 from icstn.classical.lean import Lean, Outcome
 from icstn.classical.level import ALL, Image, Rows, Scale, Template, moments
 from icstn.classical.lucas_kanade import ALGORITHMS, Algorithm, Fixed, hessian, solve, steepest_descent
 from icstn.classical.pyramid import box, pyramid
-from icstn.classical.result import AlignmentResult, better, replaced
+from icstn.classical.result import AlignmentResult, Placed, better, replaced
 from icstn.sampling import Frame
 from icstn.warps import Warp, affine, family
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from icstn.classical.inputs import Pictures
+
+    Matrices = Tensor | np.ndarray | Sequence[Any]
 
 #: Floats that one chunk of a batch may hold for each thread, so that they stay in its cache.
 CHUNK = 2**19
@@ -42,15 +49,19 @@ class Aligner:
     ones; ``levels=1, blur=1, normalize=False, retry=False`` is the textbook's algorithm.
 
     Args:
-        template: ``(1 or batch, C, height, width)``, float, finite. One serves all images; otherwise
-            the i-th template belongs to the i-th image.
+        template: an image of any kind that :func:`~icstn.classical.inputs.as_images` takes (tensor, NumPy,
+            PIL; gray or colour; bytes or floats), of any size and aspect. One serves all images; of several
+            the i-th belongs to the i-th image.
         warp: family, by name or itself.
         frame: where the template lies in the image at p = 0; by default in the middle, at the image's
             own resolution.
+        region: only this part of the template counts, a box in its pixels ``(left, top, right, bottom)``
+            without the last column and row, as PIL crops; it is expected at the same pixels of the images.
+        mask: of the template's size, where it counts (not zero) and where not.
         algorithm: short name from :data:`ALGORITHMS`, or several, the last for full size, the one before it
             for half size and so on; the first serves all coarser levels.
         levels: number of pyramid levels; by default the coarsest template has at least 12 samples a side,
-            and there are at most four levels.
+            and there are at most four levels, more where the coarsest would have more than 48.
         iterations: most steps on a level, or several in the same order.
         tol: an item stops when no corner moves by this many pixels; a coarse level hands over at half
             of one of its own. With 0 every step is taken.
@@ -62,9 +73,13 @@ class Aligner:
         retry: try an item that did not converge once more, with Levenberg-Marquardt, and a homography
             once again from where an affine alignment ends (not where a gradient or the trajectory is
             asked for).
+        max_samples: a larger template is aligned on the first level that has at most this many samples, so
+            that memory stays bounded: with the default, images of 12 megapixels take less than 1 GB beside
+            themselves, and the accuracy is that of their quarter size.
 
     Raises:
-        ValueError: no finite float template, one that does not determine the warp, or settings that
+        TypeError: the template is no image.
+        ValueError: no finite template, one that does not determine the warp, or settings that
             do not fit each other; the message names the cause.
 
     Example:
@@ -77,10 +92,12 @@ class Aligner:
 
     def __init__(
         self,
-        template: Tensor,
+        template: Pictures,
         warp: Warp | str = "homography",
         *,
         frame: Frame | None = None,
+        region: tuple[int, int, int, int] | None = None,
+        mask: Pictures | None = None,
         algorithm: str | Sequence[str] = ("ESM", "IC", "IC"),
         levels: int | None = None,
         iterations: int | Sequence[int] = 15,
@@ -91,20 +108,21 @@ class Aligner:
         min_overlap: float = 0.5,
         min_correlation: float = 0.9,
         retry: bool = True,
+        max_samples: int = 2**20,
     ) -> None:
-        check_images("template", template)
         self.warp = family(warp)
-        with torch.inference_mode(False):
-            self.template = template.clone() if template.is_inference() else template
-        self.frame = frame
-        self.size = (template.shape[-2], template.shape[-1])
+        self._place(as_images("template", template), region, frame, mask)
         if frame is not None and (frame.height, frame.width) != self.size:
             raise ValueError(
                 f"the frame has {frame.height}×{frame.width} samples, "
                 f"the template {self.size[0]}×{self.size[1]}"
             )
-        self.levels = _levels(self.size) if levels is None else levels
-        if self.levels < 1 or min(self.size) >> (self.levels - 1) < 2:
+        finest = 0
+        while (self.size[0] >> finest) * (self.size[1] >> finest) > max_samples:
+            finest += 1
+        self.finest = finest
+        self.levels = _levels(self.size, finest) if levels is None else levels
+        if self.levels <= finest or min(self.size) >> (self.levels - 1) < 2:
             raise ValueError(f"{self.levels} levels do not fit a template of {self.size[0]}×{self.size[1]}")
         names, steps, sizes = (_per_level(v, self.levels) for v in (algorithm, iterations, blur))
         self.algorithms = [_algorithm(name, self.warp) for name in names]
@@ -118,11 +136,42 @@ class Aligner:
         self.lean = self._lean()
         self._check_template()
 
+    def _place(
+        self,
+        template: Tensor,
+        region: tuple[int, int, int, int] | None,
+        frame: Frame | None,
+        mask: Pictures | None,
+    ) -> None:
+        """The part of the template that counts, and where it is expected."""
+        self.whole = (template.shape[-2], template.shape[-1])
+        self.origin = (0, 0)
+        counts = None if mask is None else _mask(mask, self.whole, template.device)
+        if region is not None:
+            left, top, right, bottom = _region(region, self.whole)
+            template = template[..., top:bottom, left:right].contiguous()
+            counts = None if counts is None else counts[top:bottom, left:right]
+            self.origin = (left, top)
+            frame = frame or Frame.box(left, top, right - 1, bottom - 1, bottom - top, right - left)
+        with torch.inference_mode(False):
+            self.template = template.clone() if template.is_inference() else template
+        self.frame, self.mask, self.size = frame, counts, (template.shape[-2], template.shape[-1])
+
+    def to(self, device: torch.device | str) -> Aligner:
+        """The same aligner on another device, prepared there; images are then expected there."""
+        other = copy(self)
+        other.template = self.template.detach().to(device)
+        other.mask = None if self.mask is None else self.mask.to(device)
+        other._prepared, other._simpler = OrderedDict(), None
+        other.lean = other._lean()
+        return other
+
     def __call__(
         self,
-        image: Tensor,
+        image: Pictures,
         p: Tensor | None = None,
         *,
+        start: Matrices | None = None,
         trajectory: bool = False,
     ) -> AlignmentResult:
         """Align images to the template.
@@ -131,25 +180,60 @@ class Aligner:
         gradient (through the unrolled steps; which step is the last is a constant).
 
         Args:
-            image: ``(batch or 1, C, H, W)``, of the template's dtype and device.
+            image: images of any kind that :func:`~icstn.classical.inputs.as_images` takes, as many as
+                templates or any number for one; colour ones are turned gray where the template is.
             p: initial warps, ``(batch, k)``; the identity by default.
+            start: instead of them, 3×3 matrices from the template's pixels to the image's, one or a batch,
+                of which the nearest warp of the family is taken.
             trajectory: keep every warp.
 
         Raises:
+            TypeError: no image.
             ValueError: shapes that do not fit, an image smaller than the template, non-finite pixels.
         """
-        batch = self._check_call(image, p)
+        image = self._read(image)
         frame = self.frame or Frame.crop(image.shape[-2], image.shape[-1], *self.size)
+        placed = Placed(self.warp, frame, self.origin, self.whole)
+        if start is not None:
+            p = self._from_matrices(placed, start, p)
+        batch = self._check_call(image, p)
         p = self._start(image, batch, p)
         unrolled = torch.is_grad_enabled() and any(t.requires_grad for t in (image, self.template, p))
         # what is prepared on the way is kept: an inference tensor among it would poison later training
         with torch.inference_mode(False), torch.set_grad_enabled(unrolled):
             if trajectory or unrolled:
-                return self._align(image, p, frame, keep=trajectory, whole=True)
-            found = self._first(image, p, frame)
-            if self.retry and not self.damping:
-                found = self._again(found, image, p, frame)
-        return found
+                found = self._align(image, p, frame, keep=trajectory, whole=True)
+            else:
+                found = self._first(image, p, frame)
+                if self.retry and not self.damping:
+                    found = self._again(found, image, p, frame)
+        return replace(found, placed=placed)
+
+    def _read(self, image: Pictures) -> Tensor:
+        x, T = as_images("image", image), self.template
+        if x.device != T.device:
+            raise ValueError(
+                f"the image is on {x.device} and the template on {T.device}: move the image there, or the "
+                f"aligner with .to({str(x.device)!r})"
+            )
+        if x.shape[1] == 3 and T.shape[1] == 1:
+            x = to_gray(x)
+        return x if x.dtype == T.dtype else x.to(T.dtype)
+
+    def _from_matrices(self, placed: Placed, start: Matrices, p: Tensor | None) -> Tensor:
+        matrices = torch.as_tensor(start, dtype=torch.float64, device=self.template.device)
+        if p is not None:
+            raise ValueError("give the initial warps as p or as start, not both")
+        if (
+            matrices.shape[-2:] != (3, 3)
+            or matrices.dim() not in (2, 3)
+            or not bool(matrices.isfinite().all())
+        ):
+            raise ValueError(
+                "start is a finite 3×3 matrix from the template's pixels to the image's, or a batch of them, "
+                f"got {tuple(matrices.shape)}"
+            )
+        return placed.params(matrices.view(-1, 3, 3)).to(self.template.dtype)
 
     def _first(self, image: Tensor, p: Tensor, frame: Frame) -> AlignmentResult:
         """The short way, and the general one for those items that do not stay inside the image."""
@@ -168,7 +252,7 @@ class Aligner:
         no = torch.zeros_like(out.done)
         assert self.lean is not None
         residual = self.lean.std * (2 - 2 * out.correlation).clamp(min=0).sqrt()
-        mismatch = out.done & ~(out.correlation >= self.min_correlation)
+        mismatch = out.done & (out.doubtful | ~(out.correlation >= self.min_correlation))
         overlap = torch.ones_like(out.correlation)
         done = out.done & ~mismatch
         return AlignmentResult(
@@ -189,7 +273,7 @@ class Aligner:
         """All levels, for the rows of the batch that image and p hold, in chunks or as a whole."""
         state, path = State.start(p), [p] if keep else None
         images = pyramid(image, self.levels)
-        for level, (T_all, fixed_all) in reversed(list(enumerate(self._templates(frame)))):
+        for level, (T_all, fixed_all) in reversed(list(enumerate(self._templates(frame), self.finest))):
             T_rows, fixed_rows = T_all.select(rows), _select(fixed_all, rows)
             step = (
                 p.shape[0]
@@ -200,10 +284,11 @@ class Aligner:
             for r in slices(p.shape[0], step):
                 pixels = images[level] if image.shape[0] == 1 else images[level][r]
                 T, fixed, s = T_rows.select(r), _select(fixed_rows, r), state.select(r)
-                I = Image(T.scale, box(pixels, self.blur[level]), (image.shape[-2], image.shape[-1]))
+                size = (image.shape[-2], image.shape[-1])
+                I = Image(T.scale, box(pixels, self.blur[level]), size, T.counted)
                 self._descend(level, T, I, fixed, s, path, self.damping if damping is None else damping)
                 parts.append(s)
-                if not level:
+                if level == self.finest:
                     results.append(self._judge(T, I, s))
             state = join(parts)
         found = join(results)
@@ -252,7 +337,7 @@ class Aligner:
                 s.p, step, lam = best.choose(s.p, step)
             dp, regular = solve(step.H, step.b, lam)
             new = algorithm.update(T.scale, s.p, dp)
-            seen = None if step.overlap is None else step.overlap >= self.min_overlap
+            seen = None if step.overlap is None else step.overlap >= self.min_overlap * T.share
             s.advance(new, I.distance(s.p, new), limit, regular, seen)
             if path is not None:
                 path.append(s.p)
@@ -260,7 +345,7 @@ class Aligner:
                 break
         if best is not None:
             s.p, _, _ = best.choose(s.p, algorithm.step(T, I, s.p, fixed))
-        if level:
+        if level > self.finest:
             s.next_level(entry)
 
     def _judge(self, T: Template, I: Image, s: State) -> AlignmentResult:
@@ -276,13 +361,26 @@ class Aligner:
         flat = std <= 50 * torch.finfo(e.dtype).eps * (mean.abs() + std)
         correlation = (IWxp * T.contrast(inside) * mask).mean((1, 2)) / (seen * std)
         correlation = correlation.masked_fill(flat, 0).clamp(-1, 1)
+        overlap = overlap / T.share
         left = s.left | (overlap < self.min_overlap)
         # of two signals of unit variance, (1 - correlation) is half the mean squared difference
         most = (2 * (1 - self.min_correlation)) ** 0.5 * T.std
         mismatch = s.done & ~((correlation >= self.min_correlation) & (residual <= most))
+        mismatch = mismatch | (s.done & self._doubtful(e, T, mask))
         converged = s.done & ~(left | s.singular | mismatch)
         return AlignmentResult(
             s.p, converged, s.iterations, residual, correlation, overlap, left, s.singular, mismatch
+        )
+
+    def _doubtful(self, e: Tensor, T: Template, mask: Tensor) -> Tensor:
+        """The same doubts as on the short way, where that is open to this aligner."""
+        level = None if self.lean is None else self.lean.levels[self.finest]
+        no = torch.zeros(len(e), dtype=torch.bool, device=e.device)
+        if level is None or level.rows is None or len(level.T) > 1:
+            return no
+        misfit = (e - T.T) * mask / (T.std * level.count**0.5).view(-1, 1, 1)
+        return level.doubtful(
+            level.T + misfit.flatten(1), level.T, level.rows, (1 - self.min_correlation) / 4
         )
 
     def _templates(self, frame: Frame) -> list[tuple[Template, Fixed | None]]:
@@ -299,25 +397,48 @@ class Aligner:
 
     def _prepare(self, frame: Frame) -> list[tuple[Template, Fixed | None]]:
         made = []
-        for level, values in enumerate(pyramid(self.template, self.levels)):
+        scales, masks = pyramid(self.template, self.levels), self._masks()
+        for level in range(self.finest, self.levels):
             scale = Scale(frame, self.warp, level, self.template.detach())
-            T = Template(scale, box(values, self.blur[level]), self.normalize)
+            values = box(scales[level], self.blur[level])
+            T = Template(scale, values, self.normalize, None if masks is None else masks[level])
             made.append((T, self.algorithms[level].precompute(T)))
         return made
+
+    def _masks(self) -> list[Tensor] | None:
+        """Which samples of each level are made of pixels that count alone."""
+        if self.mask is None:
+            return None
+        scales = pyramid(self.mask.to(self.template.dtype)[None, None], self.levels)
+        return [box(m, size)[0, 0] > 1 - 1e-4 for m, size in zip(scales, self.blur, strict=True)]
 
     def _lean(self) -> Lean | None:
         """The short way, where the settings allow it."""
         names = [a.name for a in self.algorithms]
-        if not self.normalize or self.damping or not self.tol or not set(names) <= {"ESM", "IC"}:
+        usual = self.normalize and self.tol and not self.damping
+        if not usual or not set(names) <= {"ESM", "IC"}:
             return None
         limits = [self._limit(level) for level in range(self.levels)]
         with torch.inference_mode(False), torch.no_grad():
             scales = pyramid(self.template.detach().clone(), self.levels)
-            values = [box(v, size) for v, size in zip(scales, self.blur, strict=True)]
-            return Lean(values, self.size, self.warp, names, self.iterations, limits, self.blur)
+            values = [
+                None if level < self.finest else box(v, size)
+                for level, (v, size) in enumerate(zip(scales, self.blur, strict=True))
+            ]
+            return Lean(
+                values,
+                self.size,
+                self.warp,
+                names,
+                self.iterations,
+                limits,
+                self.blur,
+                self._masks(),
+                (1 - self.min_correlation) / 4,
+            )
 
     def _limit(self, level: int) -> float:
-        return COARSE_TOL * 2**level if level and self.tol else self.tol
+        return COARSE_TOL * 2**level if level > self.finest and self.tol else self.tol * 2**self.finest
 
     def _check_template(self) -> None:
         with torch.no_grad():
@@ -333,26 +454,26 @@ class Aligner:
             )
 
     def _hessian(self) -> Tensor:
-        finest = None if self.lean is None else self.lean.levels[0]
+        finest = None if self.lean is None else self.lean.levels[self.finest]
         if finest is not None and finest.H is not None:
             return finest.H
-        scale = Scale(self.frame or Frame.full(*self.size), self.warp, 0, self.template)
-        T = Template(scale, box(self.template, self.blur[0]), self.normalize)
+        scale = Scale(self.frame or Frame.full(*self.size), self.warp, self.finest, self.template)
+        values = box(pyramid(self.template, self.finest + 1)[-1], self.blur[self.finest])
+        T = Template(scale, values, self.normalize)
         return hessian(steepest_descent(T.dT, T.scale.dW_dp()), T)
 
     def _check_call(self, image: Tensor, p: Tensor | None) -> int:
-        check_images("image", image)
         T = self.template
-        if image.dtype != T.dtype or image.device != T.device:
-            raise ValueError(
-                f"image and template differ: {image.dtype} on {image.device}, {T.dtype} on {T.device}"
-            )
         if image.shape[1] != T.shape[1]:
-            raise ValueError(f"the image has {image.shape[1]} channels and the template {T.shape[1]}")
+            raise ValueError(
+                f"the image has {image.shape[1]} channels and the template {T.shape[1]}: "
+                "give both in colour, or the template in gray"
+            )
         if self.frame is None and (image.shape[-2] < self.size[0] or image.shape[-1] < self.size[1]):
             raise ValueError(
                 f"the image ({image.shape[-2]}×{image.shape[-1]}) is smaller than the template "
-                f"({self.size[0]}×{self.size[1]}); give a frame that places the template in it"
+                f"({self.size[0]}×{self.size[1]}): are they swapped? The template comes first. Otherwise "
+                "give a frame that places the template in it"
             )
         if min(image.shape[-2:]) >> (self.levels - 1) < 2:
             raise ValueError(
@@ -381,11 +502,12 @@ class Aligner:
 
 
 def align(
-    image: Tensor,
-    template: Tensor,
+    template: Pictures,
+    image: Pictures,
     warp: Warp | str = "homography",
     *,
     p: Tensor | None = None,
+    start: Matrices | None = None,
     **settings: Any,
 ) -> AlignmentResult:
     """Find the template in the image with the recommended settings; see :class:`Aligner` for all of them.
@@ -393,20 +515,44 @@ def align(
     To align many images to one template one after the other, make one :class:`Aligner` and keep it.
 
     Args:
-        image: ``(batch or 1, C, H, W)``.
-        template: ``(batch or 1, C, height, width)``.
+        template: tensor, NumPy or PIL, see :class:`Aligner`; it comes first, as in OpenCV.
+        image: one or several of the same kinds.
         warp: family, by name or itself.
         p: initial warps; the identity by default.
+        start: instead of them, 3×3 matrices from the template's pixels to the image's.
         settings: keyword arguments of :class:`Aligner`.
     """
-    return Aligner(template, warp, **settings)(image, p)
+    return Aligner(template, warp, **settings)(image, p, start=start)
 
 
-def _levels(size: tuple[int, int]) -> int:
-    levels = 1
-    while levels < 4 and min(size) >> levels >= 12:
+def _levels(size: tuple[int, int], finest: int = 0) -> int:
+    """From the finest level used to one of 12 samples a side or more, and of at most 48 after the fourth."""
+    levels, side = finest + 1, min(size)
+    while side >> levels >= 12 and (levels < finest + 4 or side >> (levels - 1) > 48):
         levels += 1
     return levels
+
+
+def _region(region: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    left, top, right, bottom = (int(v) for v in region)
+    if not (0 <= left < right - 1 < size[1] and 0 <= top < bottom - 1 < size[0]):
+        raise ValueError(
+            f"the region {tuple(region)} is no box (left, top, right, bottom) of two pixels or more inside "
+            f"the template of {size[0]}×{size[1]}"
+        )
+    return left, top, right, bottom
+
+
+def _mask(mask: Pictures, size: tuple[int, int], device: torch.device) -> Tensor:
+    counts = as_images("mask", mask)[:, 0] != 0
+    if len(counts) != 1 or tuple(counts.shape[1:]) != size:
+        raise ValueError(
+            f"the mask is {counts.shape[-2]}×{counts.shape[-1]} and the template {size[0]}×{size[1]}: "
+            "it has the template's size"
+        )
+    if not bool(counts.any()):
+        raise ValueError("the mask is zero everywhere: nothing of the template counts")
+    return counts[0].to(device)
 
 
 def _per_level(value: Any, levels: int) -> list[Any]:

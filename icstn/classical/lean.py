@@ -18,7 +18,8 @@ speed. Three things make them short:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,12 @@ from icstn.warps import Warp, affine
 CHUNK = 2**19
 #: Image sizes and frames whose grids are kept.
 KEPT = 8
+#: Parts of a template along each side whose steps are compared.
+TILES = 4
+#: Uncertainty of the corners in pixels, by these parts, above which a place is not trusted.
+UNCERTAIN = 0.3
+#: Correlation of neighboring misfits above which it has structure.
+NEIGHBORS = 1 / 3
 #: A template less wide than this takes affine steps.
 AFFINE_SIDE = 20
 #: A corner nearer to the horizon than this is behind it.
@@ -48,6 +55,7 @@ class Outcome(NamedTuple):
         done: items whose last step on the finest level was short enough.
         iterations: steps over all levels.
         correlation: with the template, before the last step.
+        doubtful: items whose place is not to be trusted (:meth:`Level.doubtful`).
     """
 
     p: Tensor
@@ -55,6 +63,7 @@ class Outcome(NamedTuple):
     done: Tensor
     iterations: Tensor
     correlation: Tensor
+    doubtful: Tensor
 
 
 class Lean:
@@ -69,6 +78,7 @@ class Lean:
         limits: an item stops when no corner moves by this many pixels of the full size, for each level.
         blur: size of the box blur of the image, for each level.
         mask: weights of the template's samples on each level, ``(h, w)`` of 0 and 1.
+        structured: share of the template's energy that a misfit with structure may have.
     """
 
     def __init__(
@@ -81,6 +91,7 @@ class Lean:
         limits: Sequence[float],
         blur: Sequence[int],
         mask: Sequence[Tensor] | None = None,
+        structured: float = 0.025,
     ) -> None:
         self.warp, self.blur, self.iterations, self.limits = warp, blur, iterations, limits
         self.levels = [
@@ -94,7 +105,10 @@ class Lean:
             )
             for number, v in enumerate(values)
         ]
-        finest = next(v for v in values if v is not None)
+        self.structured = structured
+        self.finest = next(number for number, v in enumerate(values) if v is not None)
+        finest = values[self.finest]
+        assert finest is not None
         self.std = finest.flatten(1).std(1, correction=0)
         self._grids: OrderedDict[tuple[Frame, tuple[int, int]], list[Grid | None]] = OrderedDict()
 
@@ -109,7 +123,9 @@ class Lean:
                 continue
             for items in state.chunks(level.chunk()):
                 pixels = box(state.take(images[number], items), self.blur[number])
-                _Part(level, grid, state, items, pixels).descend(self.iterations[number], self.limits[number])
+                part = _Part(level, grid, state, items, pixels)
+                part.structured = self.structured if number == self.finest else None
+                part.descend(self.iterations[number], self.limits[number])
         return state.outcome(self.warp)
 
     def _placed(self, frame: Frame, size: tuple[int, int]) -> list[Grid | None]:
@@ -173,6 +189,50 @@ class Level:
         sd = self.samples.steepest_descent(values)
         return (sd if self.mask is None else sd * self.mask).flatten(2)
 
+    def doubtful(self, values: Tensor, T: Tensor, fixed: Tensor, structured: float) -> Tensor:
+        """Whether what does not fit says that the place may be wrong, ``(b,)``.
+
+        It may where the misfit is larger than a share of the template's energy and has structure, unlike
+        noise (its neighbours correlate): the image is blurred, covered, or something else. And it may where
+        the template's parts want to go different ways: where the steps that :data:`TILES` × :data:`TILES`
+        parts would take, which add up to none, differ so much that their corners are uncertain by more than
+        :data:`UNCERTAIN` pixels (a jackknife, which sees misfits of any structure).
+
+        Args:
+            values: the image at the template's samples, zero mean and unit length, ``(b, C·N)``.
+            T: the template's.
+            fixed: its rows (:attr:`rows`).
+            structured: share of the energy that a misfit with structure may have.
+        """
+        s = self.samples
+        flat = values - T
+        e = flat.view(len(flat), -1, s.height, s.width)
+        energy = flat.square().sum(1)
+        bad = energy > 2 * structured
+        if bool(bad.any()):
+            right, below = (e[..., 1:] * e[..., :-1]).flatten(1), (e[..., 1:, :] * e[..., :-1, :]).flatten(1)
+            bad = bad & (right.sum(1) + below.sum(1) > 2 * NEIGHBORS * energy)
+        if len(fixed) == 1:
+            steps = torch.bmm(self._tiles(flat), self._fixed_tiles)  # (parts, b, k)
+        else:
+            steps = self._tiles(fixed[:, : s.k].flatten(0, 1)).unflatten(1, (-1, s.k))
+            steps = torch.einsum("tbn,tbkn->tbk", self._tiles(flat), steps)
+        corners = steps @ s.corner_steps
+        return bad | (corners.square().sum((0, 2)) / 4 > UNCERTAIN**2)
+
+    @cached_property
+    def _fixed_tiles(self) -> Tensor:
+        assert self.rows is not None
+        return self._tiles(self.rows[0, : self.samples.k]).mT
+
+    def _tiles(self, x: Tensor) -> Tensor:
+        """Values ``(n, C·N)`` part by part, ``(parts, n, ·)``; what is left at the far edges is dropped."""
+        h, w = self.samples.height, self.samples.width
+        a, b = h // TILES, w // TILES
+        x = x.view(len(x), -1, h, w)[..., : a * TILES, : b * TILES]
+        x = x.reshape(len(x), -1, TILES, a, TILES, b).permute(2, 4, 0, 1, 3, 5)
+        return x.reshape(TILES**2, x.shape[2], -1)
+
     def _fixed(self, values: Tensor) -> tuple[Tensor, Tensor | None]:
         """H of the template of unit length, and R, T̂ and the offset as rows, ``(b, k + 2, C·N)``."""
         sd = self.steepest_descent(self.T.view_as(values))
@@ -193,6 +253,7 @@ class _State:
         self.M = M
         self.inside, self.done = [True] * n, [False] * n
         self.iterations, self.correlation = [0] * n, M.new_zeros(n, 1)
+        self.doubtful = torch.zeros(n, dtype=torch.bool, device=M.device)
 
     def chunks(self, size: int) -> list[list[int]]:
         """The items that are still inside, in chunks."""
@@ -208,7 +269,7 @@ class _State:
         device = self.M.device
         inside, done = (torch.tensor(x, device=device) for x in (self.inside, self.done))
         p, iterations = warp.params(self.M, check=False), torch.tensor(self.iterations, device=device)
-        return Outcome(p, inside, done, iterations, self.correlation.flatten())
+        return Outcome(p, inside, done, iterations, self.correlation.flatten(), self.doubtful)
 
 
 class _Part:
@@ -227,6 +288,8 @@ class _Part:
         self.T = state.take(level.T, items)
         self.fixed = None if level.rows is None else state.take(level.rows, items)
         self.M, self.correlation = state.take(state.M, items), state.take(state.correlation, items)
+        self.structured: float | None = None
+        self._values: Callable[[], Tensor] | None = None
         self._place()
         self._keep([n for n, fine in enumerate(self._fine) if fine])
 
@@ -269,11 +332,25 @@ class _Part:
 
     def _store(self, numbers: Sequence[int]) -> None:
         state = self.state
+        if self.structured is not None and len(numbers):
+            self._doubt(numbers)
         if len(numbers) == len(state.inside):
             state.M, state.correlation = self.M, self.correlation
         elif len(numbers):
             items = [self.items[n] for n in numbers]
             state.M[items], state.correlation[items] = self.M[list(numbers)], self.correlation[list(numbers)]
+
+    def _doubt(self, numbers: Sequence[int]) -> None:
+        """Look at what does not fit, where the last step of these items began."""
+        if self._values is None or self.fixed is None or self.structured is None:
+            return
+        values, T, fixed = self._values(), self.T, self.fixed
+        if len(numbers) < len(self.items):
+            rows = list(numbers)
+            values = values[rows]
+            T, fixed = (x if len(x) == 1 else x[rows] for x in (T, fixed))
+        items = [self.items[n] for n in numbers]
+        self.state.doubtful[items] = self.level.doubtful(values, T, fixed, self.structured)
 
     def _keep(self, going: list[int]) -> None:
         if len(going) == len(self.items):
@@ -281,6 +358,8 @@ class _Part:
         self.items = [self.items[n] for n in going]
         if not going:
             return
+        if (values := self._values) is not None:
+            self._values = lambda: values()[going]
         self.M, self.correlation, self._columns, self._rows, self._corners = (
             x[going] for x in (self.M, self.correlation, self._columns, self._rows, self._corners)
         )
@@ -297,7 +376,9 @@ class _Part:
         step, gain, offset = torch.split_with_sizes(y, [level.samples.k, 1, 1], 1)
         seen = flat if level.mask is None else (I.flatten(2) * level.mask).flatten(1)
         length = torch.linalg.vector_norm(seen, dim=1, keepdim=True)
-        self.correlation = gain / (length.square() - offset.square()).sqrt()
+        contrast = (length.square() - offset.square()).sqrt()
+        self.correlation = gain / contrast
+        self._values = lambda: (seen - offset * level.one[:, 0]) / contrast
         D = ((step / gain) @ level.samples.G).view(-1, 3, 3)
         return torch.baddbmm(level.samples.eye - D, D, D)
 
@@ -306,6 +387,7 @@ class _Part:
         level = self.level
         values = level.unit(I.flatten(2))
         self.correlation = (values * self.T).sum(1, keepdim=True)
+        self._values = lambda: values
         mean, e = (self.T + values) / 2, self.T - values
         sd = level.steepest_descent(mean.view_as(I))
         rows = torch.cat((sd, level.one.expand(len(sd), -1, -1), mean.unsqueeze(1)), 1)

@@ -6,6 +6,7 @@ places that are sampled move (pixel j of level l lies at 2^l j + (2^l − 1)/2 o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -184,14 +185,23 @@ class Template:
         scale: positions.
         values: the level's pixels, ``(batch or 1, C, h, w)``.
         normalize: compare up to gain and offset (zero mean and unit variance).
+        mask: which samples count, ``(h, w)``; None for all.
     """
 
-    def __init__(self, scale: Scale, values: Tensor, normalize: bool = False) -> None:
+    def __init__(
+        self,
+        scale: Scale,
+        values: Tensor,
+        normalize: bool = False,
+        mask: Tensor | None = None,
+    ) -> None:
         self.scale = scale
+        self.mask = None if mask is None else mask.reshape(1, -1)
+        self.share = 1.0 if mask is None else float(mask.float().mean())
         self.T = values.flatten(2)  # (batch or 1, C, N)
         self.dT = self.differentiate(self.T)
         self._contrast: Tensor | None = None
-        self.std = moments(self.T, None)[1].flatten()
+        self.std = moments(self.T, self.mask)[1].flatten()
         self.photometric = moments(self.T, None) if normalize else None
         self._basis = self._photometric_basis(None) if normalize else None
 
@@ -210,6 +220,12 @@ class Template:
         mean, std = moments(IWxp, inside)
         gain = std_T / std.clamp(min=torch.finfo(std.dtype).eps)
         return (IWxp - mean) * gain + mean_T, tuple(d * gain for d in dI)
+
+    def counted(self, n: int, inside: Tensor | None) -> Tensor | None:
+        """Which samples of n items, of those inside the image, count, ``(n, N)``; None for all."""
+        if self.mask is None:
+            return inside
+        return self.mask.expand(n, -1) if inside is None else inside & self.mask
 
     def contrast(self, inside: Tensor | None) -> Tensor:
         """T with zero mean and unit variance over the samples inside, ``(batch or 1, C, N)``."""
@@ -253,10 +269,19 @@ class Image:
     Args:
         scale: positions of the template's samples.
         pixels: ``(batch or 1, C, H, W)`` on this level.
+        image_size: height and width of the full-size image.
+        counted: which samples, of those inside, count (:meth:`Template.counted`).
     """
 
-    def __init__(self, scale: Scale, pixels: Tensor, image_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        scale: Scale,
+        pixels: Tensor,
+        image_size: tuple[int, int],
+        counted: Callable[[int, Tensor | None], Tensor | None] | None = None,
+    ) -> None:
         self.scale = scale
+        self._counted = counted or (lambda _, inside: inside)
         self.pixels = pixels
         self._offset, self._basis = scale.basis(image_size, (pixels.shape[-2], pixels.shape[-1]))
         self._per_unit = scale.per_unit(image_size)
@@ -276,14 +301,15 @@ class Image:
     def warp(self, p: Tensor) -> tuple[Tensor, Tensor | None]:
         """I(W(x; p)) as ``(batch, C, N)``, and which samples lie inside (None: all of them)."""
         grid, inside = self.place(p).grid()
-        return self._sample(self.pixels, grid).flatten(2), inside
+        IWxp = self._sample(self.pixels, grid).flatten(2)
+        return IWxp, self._counted(len(grid), inside)
 
     def warp_with_gradient(self, p: Tensor) -> tuple[Tensor, Gradient, Tensor | None]:
         """The same, and ∇I at W(x; p) in the frame's normalised units."""
         grid, inside = self.place(p).grid()
         C = self.pixels.shape[1]
         I, dx, dy = self._sample(self._with_gradient, grid).flatten(2).split(C, 1)  # noqa: E741
-        return I, (dx, dy), inside
+        return I, (dx, dy), self._counted(len(grid), inside)
 
     @cached_property
     def _with_gradient(self) -> Tensor:

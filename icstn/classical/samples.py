@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
 from icstn.classical.pyramid import gradient
 from icstn.sampling import Frame
-from icstn.warps import Warp
+from icstn.warps import Warp, corners
 
 #: Largest side of a level whose differences are taken by a product with a matrix.
 MATRIX_SIDE = 64
@@ -57,6 +57,16 @@ class Samples:
         moved = (self.G.view(-1, 3) @ points).view(self.k, 3, -1)
         jacobian = moved[:, :2] - points[:2] * moved[:, 2:] if projective else moved[:, :2]
         return jacobian[:, :1].contiguous(), jacobian[:, 1:].contiguous()
+
+    @cached_property
+    def corner_steps(self) -> Tensor:
+        """From a small step Δp to how the corners move, in pixels of the full size, ``(k, 8)``."""
+        x = corners(self.x.dtype, self.x.device)
+        lifted = torch.cat((x, torch.ones_like(x[:, :1])), 1)
+        moved = torch.einsum("kij,nj->kni", self.G.view(-1, 3, 3), lifted)
+        moved = moved[..., :2] - x * moved[..., 2:]
+        half = [step * 2**self.number for step in self.step]
+        return (moved * moved.new_tensor(half)).flatten(1)
 
     def steepest_descent(self, values: Tensor) -> Tensor:
         """∇ of values ``(b, C, h, w)`` times ∂W/∂p, ``(b, k, C, N)``."""
