@@ -220,6 +220,23 @@ class TestMeasurements:
         assert (a - b).estimate.error == pytest.approx(0, abs=1e-12)
         assert a.estimate.error > 0
 
+    def test_seeds_are_joined_where_there_are_several(self) -> None:
+        one = Measured(1.0, (0.9, 1.1, 1.0))
+        found = Measured.over_seeds([one, Measured(2.0, (1.9, 2.1, 2.0)), Measured(3.0, (2.9, 3.1, 3.0))])
+        assert found.value == pytest.approx(2.0)
+        assert found.estimate.error == pytest.approx(math.hypot(one.estimate.error, 1 / math.sqrt(3)))
+        assert (found - found).estimate.error == pytest.approx(math.sqrt(2 / 3)), "seeds are not paired"
+        assert found.scaled(10).estimate.error == pytest.approx(10 * found.estimate.error)
+
+    def test_every_seed_has_to_be_measured(self) -> None:
+        runs = [made("table_2", "STN(a)", 5.0, seed=s) for s in (0, 1)]
+        found = {runs[0].spec.key: measured(runs[0], zoom=1.2)}
+        assert "measurements of STN(a)" in judge(claim("stn-shrinks"), Evidence(runs, found)).missing
+        found[runs[1].spec.key] = measured(runs[1], zoom=1.3)
+        judged = judge(claim("stn-shrinks"), Evidence(runs, found))
+        assert judged.seeds == (2,)
+        assert "1.25" in judged.findings[0].text
+
     def test_the_jackknife_of_a_mean_is_its_standard_error(self) -> None:
         x = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         group = torch.arange(400) % 20

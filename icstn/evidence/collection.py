@@ -155,16 +155,29 @@ class Evidence:
         raise MissingError(f"a run of {model} in {experiment}")
 
     def measured(self, cell: Cell) -> Measurements:
-        """Measurements of the cell's first seed.
+        """Measurements of the cell, the means over its seeds.
 
         Raises:
-            MissingError: it was not measured, or its Record has changed since.
+            MissingError: a run was not measured, or its Record has changed since.
         """
-        record = cell.runs[0]
-        found = self.measurements.get(record.spec.key)
-        if found is None or found.of != identity(record):
+        found = [self.measurements.get(record.spec.key) for record in cell.runs]
+        fresh = [m for m, r in zip(found, cell.runs, strict=True) if m and m.of == identity(r)]
+        if len(fresh) < len(cell.runs):
             raise MissingError(f"measurements of {cell.name} at {cell.preset}")
-        return found
+        return _mean(fresh)
+
+
+def _mean(runs: Sequence[Measurements]) -> Measurements:
+    first = runs[0]
+    return Measurements(
+        first.of,
+        first.items,
+        {name: Measured.over_seeds([run[name] for run in runs]) for name in first.measures},
+        {
+            name: [Measured.over_seeds(of) for of in zip(*(run.by_class[name] for run in runs), strict=True)]
+            for name in first.by_class
+        },
+    )
 
 
 def finished(records: Iterable[Record]) -> list[Record]:
@@ -196,7 +209,7 @@ def one(records: Iterable[Record], model: str) -> Record:
 
 def identity(record: Record) -> str:
     """Digest of a Record's spec and metrics."""
-    text = record.spec.json() + json.dumps(record.metrics, sort_keys=True)
+    text = record.spec.digest + json.dumps(record.metrics, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

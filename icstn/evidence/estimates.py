@@ -89,26 +89,39 @@ class Measured:
     Attributes:
         value: from all test images.
         left_out: from all but each of a few groups of them, the same groups for all models.
+        of_seeds: variance of the value over seeds and its degrees of freedom, for each model that it is of.
     """
 
     value: float
     left_out: tuple[float, ...]
+    of_seeds: tuple[tuple[float, float], ...] = ()
+
+    @classmethod
+    def over_seeds(cls, runs: Sequence[Measured]) -> Measured:
+        """The mean over the seeds of a model."""
+        left_out = tuple(map(fmean, zip(*(run.left_out for run in runs), strict=True)))
+        values = [run.value for run in runs]
+        return cls(fmean(values), left_out, (_of_seeds(values),))
 
     def __sub__(self, other: Measured) -> Measured:
         """The difference of two models on the same images, group by group."""
         pairs = zip(self.left_out, other.left_out, strict=True)
-        return Measured(self.value - other.value, tuple(a - b for a, b in pairs))
+        left_out = tuple(a - b for a, b in pairs)
+        return Measured(self.value - other.value, left_out, self.of_seeds + other.of_seeds)
 
     def scaled(self, factor: float) -> Measured:
         """In another unit."""
-        return Measured(factor * self.value, tuple(factor * x for x in self.left_out))
+        left_out = tuple(factor * x for x in self.left_out)
+        of_seeds = tuple((factor**2 * spread, freedom) for spread, freedom in self.of_seeds)
+        return Measured(factor * self.value, left_out, of_seeds)
 
     @property
     def estimate(self) -> Estimate:
-        """With the standard error of the delete-a-group jackknife."""
+        """With the standard error of the delete-a-group jackknife, joined with that over seeds."""
         groups = len(self.left_out)
-        error = math.sqrt((groups - 1) ** 2 / groups * variance(self.left_out))
-        return Estimate(self.value, error, groups - 1.0)
+        parts = (((groups - 1) ** 2 / groups * variance(self.left_out), groups - 1.0), *self.of_seeds)
+        spread = sum(part for part, _ in parts)
+        return Estimate(self.value, math.sqrt(spread), _freedom(spread, parts))
 
 
 #: What is said of a difference whose Records lack the outcomes of single items.

@@ -117,7 +117,7 @@ def _by_class(values: Tensor, labels: Tensor) -> list[Measured]:
 
 def _wanted(record: Record) -> bool:
     spec = record.spec
-    row = spec.model in MEASURED.get(spec.experiment, ()) and spec.preset in PREFERRED and spec.seed == 0
+    row = spec.model in MEASURED.get(spec.experiment, ()) and spec.preset in PREFERRED
     return row and is_own(spec) and record.status == "finished" and not record.stand_in
 
 

@@ -57,7 +57,8 @@ def alignment_rows(
     if len(set(shapes.values())) != 1:
         raise ValueError(f"every row shows the same samples, so all have one shape; got {shapes}")
     n, _, h, w = next(iter(shapes.values()))
-    width = tile * n + 1.5
+    left = 0.2 + 0.078 * max(map(len, rows))  # inches, as the longest label wants
+    width = left + tile * n + 0.08
     fig = plt.figure(
         figsize=(width, (tile + 0.03) * len(rows) * h / w + 0.18 * len(apart) + 0.25 + 0.2 * bool(remark))
     )
@@ -65,7 +66,7 @@ def alignment_rows(
     top = fig.get_figheight() - 0.22
     for label, images in rows.items():
         top -= 0.18 if label in apart else 0
-        ax = _axes(fig, 1.42, top - tile * h / w, tile * n, tile * h / w)
+        ax = _axes(fig, left, top - tile * h / w, tile * n, tile * h / w)
         top -= tile * h / w + 0.03
         tag(ax.imshow(strip(images, theme.gap), interpolation="none", aspect="auto"), label)
         ax.spines[:].set(visible=theme.dark, color=theme.gap, linewidth=1)
@@ -73,7 +74,7 @@ def alignment_rows(
     if remark:
         fig.text(0.5, 0.09 / fig.get_figheight(), remark, ha="center", va="center", color=theme.truth)
     for k, title in enumerate(titles):
-        x = (1.42 + tile * (k + 0.5)) / width
+        x = (left + tile * (k + 0.5)) / width
         fig.text(x, 1 - 0.11 / fig.get_figheight(), title, ha="center", va="center", fontsize=8)
     return fig
 

@@ -1,0 +1,40 @@
+"""What a figure prints and what a claim is judged by are one number: a measure has one definition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from icstn.evidence.collection import identity
+from icstn.evidence.measurements import GROUPS, read_measurements, to_measure
+from icstn.experiments import Records
+
+ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = ROOT / "figures" / "records"
+MEASURED = read_measurements(PUBLISHED / "measurements.json")
+RUNS = {r.spec.key: r for r in Records(PUBLISHED) if r.spec.key in MEASURED and r.spec.preset == "full"}
+
+
+@pytest.mark.parametrize(
+    ("figure", "experiment", "names"),
+    [("figure_9", "table_2", ("within", "unexplained")), ("figure_11", "table_3", ("sharpness",))],
+)
+def test_a_figure_prints_what_the_ledger_judges(figure: str, experiment: str, names: tuple[str, ...]) -> None:
+    drawn = np.load(ROOT / "figures" / "rendered" / f"{figure}.npz")
+    models = {r.spec.model: MEASURED[key] for key, r in RUNS.items() if r.spec.experiment == experiment}
+    assert len(models) == 4
+    for model, measured in models.items():
+        for name in names:
+            assert float(drawn[f"{model}|{name}"]) == pytest.approx(measured[name].value, rel=1e-4)
+            assert float(drawn[f"initial|{name}"]) == pytest.approx(
+                measured[f"initial_{name}"].value, rel=1e-4
+            )
+
+
+def test_measurements_belong_to_the_published_records() -> None:
+    assert to_measure(Records(PUBLISHED), MEASURED) == []
+    for key, run in RUNS.items():
+        assert MEASURED[key].of == identity(run)
+        assert all(len(m.left_out) == GROUPS for m in MEASURED[key].measures.values())
