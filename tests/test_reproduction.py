@@ -174,7 +174,7 @@ class TestExecuting:
     def test_what_a_kernel_says_of_its_end_is_kept_from_the_terminal(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """Jupyter interrupts a kernel before it ends it, and now and then the kernel logs that as an error."""
+        """Jupyter interrupts a kernel before it ends it, and at times the kernel logs that as an error."""
         source = "get_ipython().kernel.log.error('KeyboardInterrupt caught in kernel.')"
         one = job(make_notebook(tmp_path / "n.ipynb", source))
         reproduction.execute([one], tmp_path / "out", Records(tmp_path / "records"))
