@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icstn.classical.extras import package
+from icstn.extras import package
 
 Features = Callable[[Tensor], Tensor]
 
@@ -43,7 +43,7 @@ def hog(
     Raises:
         ValueError: a patch holds not even one block of ``block × block`` cells.
     """
-    describe = package("skimage.feature", "scikit-image").hog
+    describe = package("classical", "skimage.feature").hog
     if min(patches.shape[-2:]) < cell * block:
         size = "×".join(map(str, patches.shape[-2:]))
         raise ValueError(f"HOG needs {cell * block} pixels a side or more, got {size}: lower `cell`")
@@ -66,7 +66,7 @@ def sift(
     Returns:
         ``(batch, 128 · grid²)`` with values in [0, 1].
     """
-    cv2 = package("cv2", "opencv-python-headless")
+    cv2 = package("classical", "cv2")
     height, width = patches.shape[-2:]
     step_x, step_y = width / grid, height / grid
     points = [

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from icstn.classical.extras import package
+from icstn.extras import package
 from icstn.sampling import Frame, warp_grid
 from icstn.warps import Warp, corners, family
 
@@ -112,7 +112,7 @@ def _spline(photo: Tensor, grid: Tensor) -> Tensor:
     """
     size = grid.new_tensor([photo.shape[-1] - 1.0, photo.shape[-2] - 1.0])
     x, y = ((grid[0] + 1) / 2 * size).minimum(size).clamp(min=0).unbind(-1)
-    ndimage = package("scipy.ndimage", "scipy")
+    ndimage = package("classical", "scipy.ndimage")
     values = ndimage.map_coordinates(
         photo[0, 0].double().cpu().numpy(), torch.stack((y, x)).cpu().numpy(), order=3, mode="mirror"
     )

@@ -17,6 +17,9 @@ from icstn.reproduction.catalogue import ReproductionError
 from icstn.reproduction.comparison import side_by_side
 from icstn.reproduction.plans import Job
 
+#: Jupyter interrupts a kernel before it ends it, which a kernel reports as an error of its own.
+QUIET = ["--IPKernelApp.log_level=CRITICAL"]
+
 
 def execute(jobs: Sequence[Job], target: Path, records: Records, workers: int = 0) -> dict[str, Path]:
     """Execute the notebooks, each in a process of its own, a few at a time; unchanged ones are kept.
@@ -59,7 +62,7 @@ def _execute_all(jobs: Sequence[tuple[Job, Path, str]], records: Records, worker
 
 
 def _leave_interrupts() -> None:
-    """Ctrl-C is the parent's business. The kernels inherit this: Jupyter interrupts them before their end."""
+    """Ctrl-C is the parent's business."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -78,6 +81,7 @@ def _execute(job: Job, path: Path, key: str, records: Records) -> None:
             kernel_name="python3",
             cwd=str(job.notebook.parent),
             progress_bar=False,
+            extra_arguments=QUIET,
         )
     except PapermillExecutionError as error:
         raise ReproductionError(
