@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -60,11 +57,8 @@ torch.testing.assert_close(net(x), y)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", FIRST_USES)
-def test_first_use_leaves_the_process_sound(first: str, root: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    code = SETUP + FIRST_USES[first] + "\nwarnings.simplefilter('default')" + AFTERWARDS
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-3000:]
+def test_first_use_leaves_the_process_sound(first: str, fresh_python: Callable[[str], str]) -> None:
+    fresh_python(SETUP + FIRST_USES[first] + "\nwarnings.simplefilter('default')" + AFTERWARDS)
 
 
 class HostData(TorchDispatchMode):
