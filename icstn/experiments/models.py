@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -68,11 +70,12 @@ def build_model(spec: Spec, frame: Frame, channels: int) -> Model:
 
 
 def _transformer(spec: Spec, predictors: list[nn.Sequential], n: int, frame: Frame) -> Transformer | None:
-    placed = {"warp": spec.warp, "frame": frame}
+    placed: dict[str, Any] = {"warp": spec.warp, "frame": frame}
+    composed: dict[str, Any] = {"side": spec.side, **placed}
     if spec.kind == "STN":
         return STN(predictors[0], n, **placed)
     if spec.kind == "c-STN":
-        return CompositionalSTN(predictors, side=spec.side, **placed)
+        return CompositionalSTN(predictors, **composed)
     if spec.kind == "IC-STN":
-        return ICSTN(predictors[0], n, side=spec.side, invert=spec.invert, **placed)
+        return ICSTN(predictors[0], n, invert=spec.invert, **composed)
     return None
