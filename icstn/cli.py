@@ -228,6 +228,69 @@ def trace(
         raise LookupError(f"{error}{_elsewhere(records)}") from error
 
 
+Template = Annotated[Path, typer.Argument(help="The picture that the others are brought to.")]
+Family = Annotated[str, typer.Option(help="translation, similarity, affine or homography.")]
+Region = Annotated[
+    str | None, typer.Option(help="The part of the template that counts, in pixels: LEFT,TOP,RIGHT,BOTTOM.")
+]
+Mask = Annotated[
+    Path | None, typer.Option(help="A picture of the template's size, black where it does not count.")
+]
+Out = Annotated[Path, typer.Option(help="Folder of the results.")]
+
+
+@app.command()
+@_plain_errors()
+def align(
+    template: Template,
+    images: Annotated[list[Path], typer.Argument(help="Picture files, or folders of them.")],
+    warp: Family = "homography",
+    out: Out = Path("aligned"),
+    region: Region = None,
+    mask: Mask = None,
+) -> None:
+    """Align pictures to one of them: aligned pictures, 3×3 matrices, a contact sheet, a film."""
+    from icstn.photos import align_files
+
+    _tell(align_files(template, images, out, warp=warp, region=_box(region), mask=mask), out)
+
+
+@app.command()
+@_plain_errors()
+def track(
+    template: Template,
+    frames: Annotated[list[Path], typer.Argument(help="Frames in their order, folders, animations, films.")],
+    warp: Family = "affine",
+    out: Out = Path("tracked"),
+    region: Region = None,
+    mask: Mask = None,
+) -> None:
+    """Follow a template through the frames of a film, and say where it is lost."""
+    from icstn.photos import track_files
+
+    _tell(track_files(template, frames, out, warp=warp, region=_box(region), mask=mask), out)
+
+
+def _box(region: str | None) -> tuple[int, int, int, int] | None:
+    if region is None:
+        return None
+    try:
+        left, top, right, bottom = (int(v) for v in region.split(","))
+    except ValueError:
+        raise ValueError(f"a region is LEFT,TOP,RIGHT,BOTTOM in whole pixels, not {region!r}") from None
+    return left, top, right, bottom
+
+
+def _tell(rows: list[Any], out: Path) -> None:
+    """What failed, one sentence each; exit status 1 if anything did."""
+    failed = [row for row in rows if not row.ok]
+    for row in failed:
+        print(f"icstn: {row.image}: {row.status}", file=sys.stderr)
+    print(f"{len(rows) - len(failed)} of {len(rows)} pictures aligned: {out}")
+    if failed or not rows:
+        raise typer.Exit(1)
+
+
 def _execution(device: str, data: str | None, workers: int, scheduler: str | None, log: Path | None) -> Any:
     from icstn.datasets.dataset import check_folder
     from icstn.experiments import DataOptions, Execution
