@@ -110,7 +110,8 @@ def reproduce(
     from icstn import reproduction
 
     names = reproduction.choose(exhibits or [])
-    request = reproduction.Request(names, preset, seeds, records, output, _parse(parameter or []), from_index)
+    own = _parse(parameter or [])
+    request = reproduction.Request(names, preset, seeds, records, output, own, from_index, train_only)
     execution = _execution(device, data, workers, scheduler, log)
     started = time.monotonic()
     jobs = reproduction.plan(request, execution)
@@ -118,8 +119,8 @@ def reproduce(
     if train_only:
         return
     reproduction.execute(jobs, request.output / "figures", request.store, workers)
-    own = [reproduction.side_by_side(job, request.store) for job in jobs if job.data.stand_in]
-    _print_tables("\n\n".join([reproduction.tables(names, request.rendered), *own]))
+    beside = [reproduction.side_by_side(job, request.store) for job in jobs if job.data.stand_in]
+    _print_tables("\n\n".join([reproduction.tables(names, request.rendered), *beside]))
     print(f"results: {request.output} ({time.monotonic() - started:.0f} s)")
     if book if book is not None else not exhibits:
         _build_book(request.output)
