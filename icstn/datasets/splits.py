@@ -15,7 +15,7 @@ SHARE = 6
 def split_validation(data: Dataset) -> tuple[Dataset, Dataset]:
     """Training data without its validation set, and the validation set; always the same ones.
 
-    Where images come in :attr:`~icstn.datasets.Dataset.groups` (GTSRB), whole groups are held out, every
+    Where images come in ``groups`` (GTSRB), whole groups are held out, every
     sixth of each class, so that no physical sign is on both sides. Elsewhere it is the last sixth: of MNIST,
     the last 10,000 digits.
 
