@@ -229,6 +229,29 @@ def trace(
         raise LookupError(f"{error}{_elsewhere(records)}") from error
 
 
+@app.command()
+@_plain_errors()
+def export(
+    run: Annotated[str, typer.Argument(help="A Record's key (or its start), or a cell with a single run.")],
+    path: Annotated[Path, typer.Argument(help="The file to write, such as model.onnx.")],
+    records: Annotated[
+        str, typer.Option(help="Folder of Records, or 'published' for those of the book as well.")
+    ] = "published",
+) -> None:
+    """Write a run's network as an ONNX file, once it is seen to compute what PyTorch does."""
+    from icstn.evidence.trace import find_one
+    from icstn.experiments import open_records
+    from icstn.experiments.standalone import export_run
+
+    folder = records if records == "published" else _existing(Path(records))
+    try:
+        record = find_one(run, open_records(folder))
+    except LookupError as error:
+        raise LookupError(f"{error}{_elsewhere(records)}") from error
+    worst = export_run(record, path)
+    print(f"{path}: {record.spec.key}, outputs within {worst:.1e} of PyTorch's")
+
+
 Template = Annotated[Path, typer.Argument(help="The picture that the others are brought to.")]
 Family = Annotated[str, typer.Option(help="translation, similarity, affine or homography.")]
 Region = Annotated[
