@@ -13,6 +13,10 @@ from icstn.evidence.claims import claim, judge
 from icstn.evidence.collection import Evidence
 from icstn.evidence.measurements import read_measurements
 from tools import ledgers
+from tools.ledger_claims import claims_page
+from tools.ledger_equations import equations, equations_page
+from tools.ledger_provenance import provenance_page
+from tools.ledger_summary import summary_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = (
@@ -26,7 +30,7 @@ RUNS = (
 class TestWhatIntervalsCover:
     def test_plain_and_inverted_runs_are_two_cells_of_one_seed(self) -> None:
         runs = [made("table_2", "IC-STN-4(b)", 2.0), made("table_2", "IC-STN-4(b)", 2.1, invert=True)]
-        page = ledgers.claims_page(Evidence(runs), set())
+        page = claims_page(Evidence(runs), set())
         section = page.split("(claim-inversion-negligible)=")[1].split("(claim-")[0]
         assert "one seed: the interval covers the test items only" in section
         assert "2 seeds" not in section
@@ -35,21 +39,21 @@ class TestWhatIntervalsCover:
         runs = [made("table_2", m, PAPER[m] + 0.01 * s, seed=s) for s in range(3) for m in PAPER]
         judged = judge(claim("single-deep-poor"), Evidence(runs))
         assert judged.seeds == (3,)
-        page = ledgers.claims_page(Evidence(runs), set())
+        page = claims_page(Evidence(runs), set())
         section = page.split("(claim-single-deep-poor)=")[1].split("(claim-")[0]
         assert "3 seeds: the interval covers test items and seeds" in section
 
     @pytest.mark.parametrize("seeds", [1, 2])
     def test_no_page_says_more_of_an_interval_than_it_covers(self, seeds: int) -> None:
         runs = [r for s in range(seeds) for r in table("table_2", PAPER, seed=s)]
-        pages = [ledgers.claims_page(Evidence(runs), set()), ledgers.summary_page(Evidence(runs), set())]
+        pages = [claims_page(Evidence(runs), set()), summary_page(Evidence(runs), set())]
         said = "one seed: the interval covers the test items only"
         for page in pages:
             assert "too wide" not in page.replace("which makes the intervals too wide", "")
             assert (said in " ".join(page.split())) == (seeds == 1)
 
     def test_reached_and_alike_are_two_columns(self) -> None:
-        page = ledgers.summary_page(Evidence(table("table_2", {"STN(a)": 0.1, "CNN(a)": 6.6})), set())
+        page = summary_page(Evidence(table("table_2", {"STN(a)": 0.1, "CNN(a)": 6.6})), set())
         assert "| ✓ | ✗ | Table 2, STN(a) |" in page
         assert "| ? | ✓ | Table 2, CNN(a) |" in page
         assert "| – | – | Table 2, STN(b) |" in page
@@ -71,23 +75,23 @@ class TestPages:
             '"""Title.\\n\\n.. math::\\n\\n    x = 1\\n"""\n\n\n'
             'def test_good():\n    """Good."""\n\n\ndef test_bad():\n    """Bad."""\n    assert False\n'
         )
-        (found,) = ledgers.equations(tmp_path)
+        (found,) = equations(tmp_path)
         assert [(c.sentence, c.passed) for c in found.checks] == [("Good.", True), ("Bad.", False)]
-        page = ledgers.equations_page([found], {"eq-lk-objective"})
+        page = equations_page([found], {"eq-lk-objective"})
         assert "**0 of 1 equations" in page
         assert "- ✓ Good.\n- ✗ Bad." in page
         assert "{eq}`eq-lk-objective`" in page
-        assert "{eq}" not in ledgers.equations_page([found], set())
+        assert "{eq}" not in equations_page([found], set())
 
     def test_provenance_has_a_row_and_an_anchor_for_each_run(self) -> None:
-        page = ledgers.provenance_page(list(RUNS))
+        page = provenance_page(list(RUNS))
         for run in RUNS:
             assert f'<span id="{run.spec.key}">' in page
         assert "- `icstn train` (3 runs)" in page
 
     def test_a_stand_in_is_in_no_ledger(self) -> None:
         fake = replace(RUNS[0], provenance={"data": {"stand_in": True}})
-        assert "no published Records" in ledgers.provenance_page([fake])
+        assert "no published Records" in provenance_page([fake])
 
     @pytest.mark.slow
     def test_committed_pages_are_up_to_date(self) -> None:

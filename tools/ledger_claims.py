@@ -1,0 +1,62 @@
+"""The ledger of claims: each with its verdict, the evidence, and what the intervals cover."""
+
+from __future__ import annotations
+
+from icstn.evidence.claims import CLAIMS, Claim, Judgement, judge
+from icstn.evidence.collection import Evidence
+from icstn.evidence.estimates import coverage
+from tools.ledger_text import BADGES, MARKS, NOTE, escaped, plain, tally, wrap
+
+
+def claims_page(evidence: Evidence, documents: set[str]) -> str:
+    """book/claims.md."""
+    judged = [(c, judge(c, evidence)) for c in CLAIMS]
+    out = [
+        NOTE,
+        "# The paper's claims\n",
+        wrap(
+            "Each statement of the paper that can be checked, in our words, with a verdict that code "
+            "reached from the published Records or from a computation. A comparison *holds* when the "
+            "95 % interval of the difference lies on the claimed side, *does not hold* when it lies "
+            "on the other, and is *undecided* in between or when a run is missing. Where a claim takes "
+            "several comparisons they are corrected for being many (Holm): one that does not survive this is "
+            "undecided, whatever its own interval says. A claim holds when all its comparisons do, "
+            "and *holds in part* when some do and some do not. What counts as little or negligible is for us "
+            "to say; each such limit stands beside the limits at which the verdict would change."
+        ),
+        "",
+        wrap(
+            "All models of a table meet the same test items under the same perturbations, and differences "
+            "are taken item by item. What an interval covers depends on how many seeds there are, and is "
+            "said at each claim: with several seeds it covers test items and seeds (a two-level bootstrap), "
+            "with one seed the test items alone. How much a difference would change with another seed can't "
+            "be known from one, so that a verdict from one seed is one about these trained networks, not yet "
+            "about the models."
+        ),
+        f"\n**{tally(j.verdict for _, j in judged)}**\n",
+        "| | claim | place |\n|---|---|---|",
+        *(f"| {MARKS[j.verdict]} | [{c.statement}](claim-{c.name}) | {c.place} |" for c, j in judged),
+        "",
+        *(_claim(c, j, documents) for c, j in judged),
+    ]
+    return "\n".join(out).rstrip() + "\n"
+
+
+def _claim(c: Claim, j: Judgement, documents: set[str]) -> str:
+    lines = [f"(claim-{c.name})=", f"## {MARKS[j.verdict]} {plain(c.statement)}\n"]
+    lines += [f"{{{BADGES[j.verdict]}}}`{j.verdict}` &nbsp; {c.place}{_basis(j, c)}\n"]
+    lines += [wrap(f"*Rule.* {c.rule}") + "\n"] if c.rule else []
+    lines += [f"- {MARKS[f.verdict]} {escaped(f.text)}" for f in j.findings]
+    lines += [f"- ? {escaped(j.missing)}"] if j.missing else []
+    shown = [f"{{doc}}`{name}`" for name in c.shown if name in documents]
+    lines += [f"\nShown in {' and '.join(shown)}." if shown else "", ""]
+    return "\n".join(lines)
+
+
+def _basis(j: Judgement, c: Claim) -> str:
+    if c.kind == "computation":
+        return " · a computation"
+    if not j.presets:
+        return ""
+    presets = ", ".join(f"`{preset}`" for preset in j.presets)
+    return f" · Records of preset {presets}; {coverage(j.seeds)}"

@@ -1,0 +1,127 @@
+"""The page of verdicts: whether the paper's claims hold and its numbers come out, and what stays open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from icstn.evidence.claims import CLAIMS, Claim, Judgement, judge
+from icstn.evidence.collection import Evidence, MissingError
+from icstn.evidence.comparison import ALIKE, Compared, against_paper
+from icstn.evidence.estimates import coverage
+from icstn.evidence.predicates.composition import side_of_composition
+from icstn.evidence.verdicts import VERDICTS
+from icstn.experiments import EXPERIMENTS
+from tools.ledger_text import MARKS, NOTE, escaped, tally, wrap
+
+REACHED = {"reached": "✓", "not reached": "✗", "undecided": "?", "not run": "–"}
+
+
+def summary_page(evidence: Evidence, documents: set[str]) -> str:
+    """book/does_the_paper_hold.md."""
+    judged = [(c, judge(c, evidence)) for c in CLAIMS]
+    cells = against_paper(evidence)
+    out = [
+        NOTE,
+        "# Does the paper hold?\n",
+        wrap(
+            "A reproduction answers two questions that are easily taken for one. Do its *claims* "
+            "hold: does reuse help, does geometry preservation help, is the trade-off as good as "
+            "stated? And do its *numbers* come out: does the same cell of the same table show the "
+            "same error? The first is what a reader builds on. The second depends on training "
+            "details, some of which the paper doesn't give."
+        ),
+        "\n## Its claims\n",
+        f"**{tally(j.verdict for _, j in judged)}** Each links to its evidence.\n",
+        *(_group(name, judged) for name in VERDICTS),
+        "## Its numbers\n",
+        *_numbers(cells),
+        *_side(evidence),
+        "## What stays open\n",
+        *_open(judged, cells),
+        _after(documents),
+    ]
+    return "\n".join(out).rstrip() + "\n"
+
+
+def _numbers(cells: Sequence[Compared]) -> list[str]:
+    have = [row for row in cells if row.ours is not None]
+    if not have:
+        return ["No cell has been run yet at a preset whose numbers mean anything.\n"]
+    reached = sum(row.reached == "reached" for row in have)
+    alike = {share: sum(row.alike(share) for row in have) for share in (ALIKE / 2, ALIKE, 2 * ALIKE)}
+    spread = ", ".join(f"{n} within {share:.0%}" for share, n in alike.items())
+    text = (
+        "The table sets the paper's test errors beside ours: the mean over seeds with its 95 % "
+        f"interval ({coverage([row.seeds for row in have])}), from the best preset that has been run. "
+        "*Reached*: ✓ our mean is at or below the paper's, ✗ it is above by more than its interval, ? "
+        f"anything else. *Alike*: the two are the same number, to {ALIKE:.0%} or to our interval. A cell "
+        "that is reached and not alike shows that the recipe differs, not that the paper's number was "
+        "reproduced: optimizer, schedule and number of steps then mattered more than what the paper varied. "
+        "Table 1 is measured on another photograph than the paper's, so its cells can be compared in size "
+        "but not digit by digit."
+    )
+    return [
+        wrap(text),
+        f"\n**Of {len(have)} cells {reached} are at or below the paper's error. Alike are {spread}.**\n",
+        "| reached | alike | cell | paper | ours | seeds |\n|:-:|:-:|---|--:|--:|--:|",
+        *(_cell(row) for row in cells),
+        "",
+    ]
+
+
+def _side(evidence: Evidence) -> list[str]:
+    """What the paper does not ask: on which side the update should join."""
+    try:
+        findings = side_of_composition(evidence)
+    except MissingError:
+        return []
+    text = (
+        "Eq. (10) composes the update on the image's side, Lucas-Kanade on the template's. For a fixed "
+        "target both ask the predictor for the same warp; they differ in how an imperfect step acts. Our "
+        "presets but `paper` use the template's side. What that is worth, all else equal:"
+    )
+    lines = [f"- {MARKS[f.verdict]} {escaped(f.text)} (preset `{f.cells[0].preset}`; "
+             f"{coverage([len(cell.runs) for cell in f.cells])})" for f in findings]  # fmt: skip
+    return ["## Beyond the paper: the side of composition\n", wrap(text), "", *lines, ""]
+
+
+def _group(verdict: str, judged: Sequence[tuple[Claim, Judgement]]) -> str:
+    chosen = [c for c, j in judged if j.verdict == verdict]
+    if not chosen:
+        return ""
+    lines = [f"### {MARKS[verdict]} {verdict[0].upper()}{verdict[1:]}\n"]
+    return "\n".join([*lines, *(f"- [{c.statement}](claim-{c.name}) ({c.place})" for c in chosen), ""])
+
+
+def _cell(row: Compared) -> str:
+    about = EXPERIMENTS[row.experiment]
+    shown = escaped(row.ours.show(about.digits)) if row.ours else "–"
+    alike = "–" if row.ours is None else "✓" if row.alike() else "✗"
+    marks = f"| {REACHED[row.reached]} | {alike} "
+    return (
+        f"{marks}| {about.title.split(',')[0]}, {row.cell} | {row.printed:.3f} {about.unit} | {shown} | "
+        f"{row.seeds or '–'} |"
+    )
+
+
+def _open(judged: Sequence[tuple[Claim, Judgement]], cells: Sequence[Compared]) -> list[str]:
+    lines = [f"- {c.statement} {escaped(j.missing)}." for c, j in judged if j.missing]
+    unrun = sum(row.ours is None for row in cells)
+    lines += [f"- Cells without a run of ours: {unrun} of {len(cells)}."] if unrun else []
+    unsure = [c for c, j in judged if j.verdict == "undecided" and not j.missing]
+    lines += [f"- {c.statement} The interval includes both answers." for c in unsure]
+    alone = sum(row.seeds == 1 for row in cells)
+    if alone:
+        lines.append(f"- Cells with a single seed, whose intervals know nothing of other seeds: {alone}.")
+    return [*lines, ""] if lines else ["Nothing: every claim is decided, and every cell has several runs.\n"]
+
+
+def _after(documents: set[str]) -> str:
+    links = [
+        f"{{doc}}`{name}`" for name in ("planar_alignment", "mnist", "traffic_signs") if name in documents
+    ]
+    tour = f"The experiments are told in {', '.join(links)}; " if links else ""
+    return wrap(
+        f"{tour}every number above can be followed to its runs in {{doc}}`provenance`, every formula to its "
+        "test in {doc}`equations`."
+    )
