@@ -38,3 +38,7 @@ def test_measurements_belong_to_the_published_records() -> None:
     for key, run in RUNS.items():
         assert MEASURED[key].of == identity(run)
         assert all(len(m.left_out) == GROUPS for m in MEASURED[key].measures.values())
+        if run.spec.about.by_sigma:
+            steps = run.metrics["by_operations"]
+            assert MEASURED[key]["trained"].value == pytest.approx(run.test_error, rel=1e-3)
+            assert MEASURED[key]["last"].value == pytest.approx(steps[-1]["corner_px"], rel=1e-3)

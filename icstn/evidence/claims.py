@@ -185,8 +185,7 @@ CLAIMS: tuple[Claim, ...] = (
         ("planar_alignment",),
         "At each σ, every reused predictor's error after the last operation that was tested (12) lies below "
         "the one after the trained number: it has fallen and has stayed down, which a slight rise after the "
-        "least does not contradict. The two are compared as if on different trials, which makes the "
-        "intervals too wide.",
+        "least does not contradict.",
     ),
     # Section 5.2: MNIST
     Claim(

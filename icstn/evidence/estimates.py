@@ -74,12 +74,12 @@ class Estimate:
     def __neg__(self) -> Estimate:
         return Estimate(-self.value, self.error, self.freedom, self.remark)
 
-    def show(self, digits: int = 2) -> str:
-        """``1.23 [1.10, 1.36]``, and the remark; more decimals where the interval is narrower."""
+    def show(self, digits: int = 2, unit: str = "") -> str:
+        """``1.23 [1.10, 1.36] px``, and the remark; more decimals where the interval is narrower."""
         if self.half:
             digits = max(digits, -math.floor(math.log10(self.half)))
         interval = f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
-        return interval + (f" ({self.remark})" if self.remark else "")
+        return " ".join(filter(None, (interval, unit, f"({self.remark})" if self.remark else "")))
 
 
 @dataclass(frozen=True)

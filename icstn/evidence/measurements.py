@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icstn.evidence.alignment import Crops, align_test_set, lost_ink, window_of_box, zoom
+from icstn.evidence.alignment import Crops, align_test_set, lost_ink, trained, window_of_box, zoom
 from icstn.evidence.appearance import Totals
 from icstn.evidence.collection import PREFERRED, Measurements, identity
+from icstn.evidence.curves import operations
 from icstn.evidence.estimates import Measured
 from icstn.experiments.classification import Classification
 from icstn.experiments.execution import DataOptions
+from icstn.experiments.planar import Planar, reapplied
 from icstn.experiments.recipes import is_own
 from icstn.experiments.records import Record
 from icstn.experiments.tasks import make_task
@@ -29,6 +31,7 @@ from icstn.files import write_atomic
 
 #: Which rows are measured.
 MEASURED = {
+    "table_1": ("IC-STN-2", "IC-STN-3", "IC-STN-4", "IC-STN-6"),
     "table_2": ("STN(a)", "c-STN-1(a)", "IC-STN-2(a)", "IC-STN-4(a)"),
     "table_3": ("STN", "c-STN-1", "IC-STN-2", "IC-STN-4"),
 }
@@ -62,13 +65,18 @@ def measure(record: Record, data: DataOptions | None = None) -> Measurements:
     """Apply a Record's model to its perturbed test set (draw 0).
 
     Returns:
-        ``within``, ``unexplained``, ``sharpness`` and ``lost`` of
+        of Table 1, in pixels: ``trained`` and ``last``, the corner errors after the trained number of
+        operations and after the last that is tested.
+
+        Of Tables 2 and 3: ``within``, ``unexplained``, ``sharpness`` and ``lost`` of
         :class:`icstn.evidence.appearance.Appearance`, before (``initial_…``) and after alignment; ``zoom``:
         the median magnification of the final warp (:func:`icstn.evidence.alignment.zoom`), also by class.
         On MNIST ``initial_lost_ink`` and ``lost_ink`` (:func:`icstn.evidence.alignment.lost_ink`), means over
         images; on GTSRB by class ``window``, the median of :func:`icstn.evidence.alignment.window_of_box`.
     """
     task = make_task(record.spec, data or DataOptions(), "cpu")
+    if isinstance(task, Planar):
+        return _planar(task, record)
     assert isinstance(task, Classification)
     aligned = align_test_set(task, record)
     zooms = zoom(task.warp, aligned.p.double())
@@ -86,6 +94,17 @@ def measure(record: Record, data: DataOptions | None = None) -> Measurements:
             for name, samples in ink.items()
         }
     return Measurements(identity(record), len(aligned.labels), measures, by_class)
+
+
+@torch.no_grad()
+def _planar(task: Planar, record: Record) -> Measurements:
+    model = trained(record, task.frame, task.channels)
+    p = task.test_warps(task.spec.test_items or 10_000, 0)
+    warps = reapplied(model, task.photograph, p)
+    steps = {"trained": operations(record.spec.model), "last": len(warps) - 1}
+    errors = {name: task.pixels(warps[k]).double() for name, k in steps.items()}
+    measures = {name: _jackknife(error, torch.mean) for name, error in errors.items()}
+    return Measurements(identity(record), len(p), measures, {})
 
 
 def _of_appearance(samples: Crops, labels: Tensor, prefix: str) -> dict[str, Measured]:

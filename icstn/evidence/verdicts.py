@@ -97,7 +97,7 @@ def within(text: str, found: Estimate, margin: float, cells: Sequence[Cell] = ()
 
 
 def _shown(text: str, found: Estimate, digits: int = 2, unit: str = "points") -> str:
-    return f"{text}: {found.show(digits)} {unit}".rstrip()
+    return f"{text}: {found.show(digits, unit)}"
 
 
 def above(found: Estimate, threshold: float = 0.0) -> Verdict:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from icstn.evidence.collection import Cell, Evidence
 from icstn.evidence.curves import operations
-from icstn.evidence.estimates import Estimate, independent, over_seeds
+from icstn.evidence.estimates import significant
 from icstn.evidence.predicates.comparisons import falls, first_is_worst
 from icstn.evidence.verdicts import Finding, compare
 from icstn.experiments import paper
@@ -25,20 +27,15 @@ def reuse_aligns_better(e: Evidence) -> list[Finding]:
 def improves_beyond_training(e: Evidence) -> list[Finding]:
     """The error at the trained number of operations against the one at the last that was tested."""
     rows = [e.cells("table_1", MODELS[1:], sigma) for sigma in paper.SIGMAS]
-    return [_beyond(cell) for row in rows for cell in row]
+    return [_beyond(e, cell) for row in rows for cell in row]
 
 
-def _beyond(cell: Cell) -> Finding:
-    n = operations(cell.runs[0].spec.model)
-    last = min(len(r.metrics["by_operations"]) for r in cell.runs) - 1
-    steps = range(n + 1, last + 1)
-    best = min(steps, key=lambda k: _after(cell, k).value)
-    least = _after(cell, best).value
-    text = f"{cell.name}: least after {best} operations ({least:.3g} px); error after {n} − after {last}"
-    return compare(text, independent(_after(cell, n), _after(cell, last)), (cell,), digits=3, unit="px")
-
-
-def _after(cell: Cell, k: int) -> Estimate:
-    """Corner error after k operations."""
-    steps = [r.metrics["by_operations"][k] for r in cell.runs]
-    return over_seeds([s["corner_px"] for s in steps], [s["interval"] for s in steps])
+def _beyond(e: Evidence, cell: Cell) -> Finding:
+    found, n = e.measured(cell), operations(cell.runs[0].spec.model)
+    curves = [[step["corner_px"] for step in r.metrics["by_operations"]] for r in cell.runs]
+    mean = [fmean(errors) for errors in zip(*curves, strict=False)]
+    best = min(range(n + 1, len(mean)), key=mean.__getitem__)
+    text = f"{cell.name}: error after {n} − after {len(mean) - 1} operations (least after {best}, "
+    text += f"{significant(mean[best])} px)"
+    gain = (found["trained"] - found["last"]).estimate
+    return compare(text, gain, (cell,), digits=3, unit="px")
