@@ -108,12 +108,20 @@ def _open(judged: Sequence[tuple[Claim, Judgement]], cells: Sequence[Compared]) 
     lines = [f"- {c.statement} {escaped(j.missing)}." for c, j in judged if j.missing]
     unrun = sum(row.ours is None for row in cells)
     lines += [f"- Cells without a run of ours: {unrun} of {len(cells)}."] if unrun else []
-    unsure = [c for c, j in judged if j.verdict == "undecided" and not j.missing]
-    lines += [f"- {c.statement} The interval includes both answers." for c in unsure]
+    unsure = [(c, j) for c, j in judged if j.verdict == "undecided" and not j.missing]
+    lines += [f"- {c.statement} {_doubt(j)}" for c, j in unsure]
     alone = sum(row.seeds == 1 for row in cells)
     if alone:
         lines.append(f"- Cells with a single seed, whose intervals know nothing of other seeds: {alone}.")
     return [*lines, ""] if lines else ["Nothing: every claim is decided, and every cell has several runs.\n"]
+
+
+def _doubt(j: Judgement) -> str:
+    """How many comparisons of an undecided claim are."""
+    open_ = sum(f.verdict == "undecided" for f in j.findings)
+    if len(j.findings) == 1:
+        return "The interval includes both answers."
+    return f"Open in {open_} of {len(j.findings)} comparisons; the others hold."
 
 
 def _after(documents: set[str]) -> str:
