@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import html.parser
 import importlib
 import inspect
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import axe
 import nbformat
 import pytest
 import yaml
@@ -19,6 +21,8 @@ from browser import DESKTOP, PHONE, launched, offline, served
 
 import book
 
+#: Before a reader touches anything: the page, its theme, formulas, and the pictures on the first screens.
+MOST_BYTES = 1_500_000
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted(
     p for kind in ("ipynb", "md") for f in ("book", "figures") for p in (ROOT / f).glob(f"*.{kind}")
@@ -173,6 +177,7 @@ class Sight:
     missing_images: list[str] = field(default_factory=list)
     too_wide: int = 0
     cut_off: list[str] = field(default_factory=list)
+    loaded: set[str] = field(default_factory=set)
 
 
 TYPESET = """() => window.MathJax && MathJax.startup ? Promise.race([
@@ -224,7 +229,8 @@ def sights(browser: Any, address: str, pages: list[Path], built: tuple[Path, str
 
 
 def look(context: Any, address: str, name: str) -> Sight:
-    sight, page = Sight(), context.new_page()
+    sight, page, loaded = Sight(), context.new_page(), set()
+    page.on("request", lambda request: loaded.add(request.url.partition("#")[0]))
     page.on("pageerror", lambda error: sight.complaints.append(str(error)))
     page.on("requestfailed", lambda request: sight.complaints.append(request.url))
     page.on("response", lambda r: sight.complaints.append(r.url) if r.status >= 400 else None)
@@ -233,6 +239,7 @@ def look(context: Any, address: str, name: str) -> Sight:
     page.evaluate(TYPESET)
     sight.tex_errors, sight.untypeset = page.evaluate(TEX_ERRORS), page.evaluate(UNTYPESET)
     sight.missing_images = page.evaluate(MISSING)
+    sight.loaded = {url.removeprefix(address).partition("?")[0] for url in loaded if url.startswith(address)}
     for scheme, other in (("light", "dark"), ("dark", "light")):
         page.emulate_media(color_scheme=scheme)
         page.wait_for_function(f"() => document.documentElement.dataset.theme == '{scheme}'")
@@ -249,9 +256,42 @@ def look(context: Any, address: str, name: str) -> Sight:
     return sight
 
 
+def weigh(loaded: set[str], folder: Path) -> int:
+    """Bytes of what was loaded, texts compressed, as a host sends them."""
+    files = [folder / name for name in loaded if (folder / name).is_file()]
+    text = (".html", ".js", ".css", ".svg", ".json")
+    return sum(len(gzip.compress(f.read_bytes()) if f.suffix in text else f.read_bytes()) for f in files)
+
+
 @pytest.mark.slow
 @pytest.mark.browser
 class TestInBrowser:
+    def test_pages_are_light_before_a_reader_touches_them(
+        self, sights: dict[str, Sight], built: tuple[Path, str, int]
+    ) -> None:
+        weights = {name: weigh(sight.loaded, built[0]) for name, sight in sights.items()}
+        assert min(weights.values()) > 50_000  # it does weigh what was loaded
+        assert {name: weight for name, weight in weights.items() if weight > MOST_BYTES} == {}
+
+    @pytest.mark.timeout(1800)
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_nothing_keeps_people_out(
+        self, scheme: str, browser: Any, address: str, sights: dict[str, Sight]
+    ) -> None:
+        """Contrast, labels, names and roles on every page, after axe-core."""
+        source, found = axe.script(), {}
+        for name in sights:
+            context = browser.new_context(viewport=DESKTOP, color_scheme=scheme, reduced_motion="reduce")
+            context.set_default_timeout(180_000)
+            page = context.new_page()
+            page.goto(address + name, wait_until="load")
+            page.add_style_tag(content=STILL)
+            page.evaluate(TYPESET)
+            if barriers := axe.violations(page, source):
+                found[name] = barriers
+            context.close()
+        assert found == {}
+
     def test_pages_want_nothing_that_is_not_there(self, sights: dict[str, Sight]) -> None:
         assert {name: s.complaints for name, s in sights.items() if s.complaints} == {}
         assert {name: s.missing_images for name, s in sights.items() if s.missing_images} == {}
@@ -336,35 +376,3 @@ def code_lines(chapter: Path) -> Iterator[str]:
             r"^```(?:bash|python|text|console)\n(.*?)^```", text, re.DOTALL | re.MULTILINE
         ):
             yield from block.splitlines()
-
-
-def exercises() -> dict[str, str]:
-    """Label and title of every exercise in the chapters."""
-    texts = [chapter.read_text(encoding="utf-8") for chapter in CHAPTERS if chapter.suffix == ".ipynb"]
-    pattern = r"\{exercise-start\} ([^\"]*?)\\n\",\s*\":label: ([\w-]+)\\n"
-    return {label: title for text in texts for title, label in re.findall(pattern, text)}
-
-
-def test_every_exercise_has_a_mark_and_is_listed() -> None:
-    page = (ROOT / "book" / "exercises.md").read_text(encoding="utf-8")
-    found = exercises()
-    assert len(found) > 25
-    assert [title for title in found.values() if not re.search(r" ★{1,3}$", title)] == []
-    assert {b: a for a, b in re.findall(r"\{ref\}`(.*?) <(ex-[\w-]+)>`", page)} == found
-
-
-def test_each_symbol_has_one_meaning() -> None:
-    """One row for each symbol; each word is in the glossary; and the letters that used to mean two things."""
-    page = (ROOT / "book" / "symbols.md").read_text(encoding="utf-8")
-    rows = [re.split(r"(?<!\\)\|", row)[1:5] for row in re.findall(r"^\| \$.*", page, re.MULTILINE)]
-    symbols = [s for row in rows for s in re.findall(r"\$([^$]+)\$", row[0])]
-    assert len(symbols) == len(set(symbols)) > 35
-    words = set(re.findall(r"^(\w[\w ]+)\n  ", page.split("{glossary}")[1], re.MULTILINE))
-    assert set(re.findall(r"\{term\}`([^`]+)`", page)) <= words
-    chapters = {c.stem: c.read_text(encoding="utf-8") for c in CHAPTERS if c.suffix == ".ipynb"}
-    assert all(row[3].strip()[6:-1] in chapters for row in rows)
-    text = "".join(chapters.values())
-    linked = set(re.findall(r"\{term\}`(?:[^`<]+<)?([^`>]+)>?`", text))
-    assert linked == words
-    for twice in (r"\\mathbf{D}", r"\\mathbf{G}\\b(?!_)", r"\\sigma_i", r"O\(n\^?2? ?N"):
-        assert not re.search(twice, text), twice

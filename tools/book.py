@@ -21,6 +21,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import finishing
 import first_screen
 import live
 import own_run
@@ -62,7 +63,7 @@ def _lay_over(file: Path, place: Path) -> None:
 
 
 def build(source: Path, out: Path, strict: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run Jupyter Book on a staging copy; stdout and stderr come back as one text."""
+    """Run Jupyter Book on a staging copy and finish its pages; stdout and stderr come back as one text."""
     command = [
         str(Path(sys.executable).parent / "jupyter-book"),
         "build",
@@ -72,9 +73,11 @@ def build(source: Path, out: Path, strict: bool = True) -> subprocess.CompletedP
     ]
     command += ["--all", *STRICT] if strict else []
     environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
+    done = subprocess.run(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, check=False
     )
+    finishing.finish(out / "_build" / "html")
+    return done
 
 
 def _connect(config: Path) -> None:

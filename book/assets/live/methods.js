@@ -8,10 +8,21 @@
 // sampled.
 
 import { blank, forward, position, sample, whole } from "./ops.js";
-import { compose, identity, inverse, jacobian, matrix, solve } from "./warps.js";
+import {
+  compose,
+  identity,
+  inverse,
+  jacobian,
+  matrix,
+  solve,
+} from "./warps.js";
 
-/** c-STN and IC-STN (Fig. 4): sample the source, predict, compose. IC-STN reuses its one predictor. */
-function* compositional({ image, frame, family }, p, { predictors, recurrent, side, invert }) {
+/** c-STN and IC-STN (Fig. 4): sample the source, predict, compose. */
+function* compositional(
+  { image, frame, family },
+  p,
+  { predictors, recurrent, side, invert },
+) {
   for (let step = 0; ; step++) {
     const view = sample(image, matrix(family, p), frame);
     const layers = predictors[recurrent ? 0 : step];
@@ -22,36 +33,54 @@ function* compositional({ image, frame, family }, p, { predictors, recurrent, si
   }
 }
 
-/** STN (Fig. 2): predict, and sample the *view* again. What has left it is lost. */
-function* resampling({ image, frame, family }, p, { predictors: [layers] }) {
+/** STN (Fig. 2): predict, and sample the *view*: what left it is lost. */
+function* resampling(
+  { image, frame, family },
+  p,
+  { predictors: [layers] },
+) {
   let view = sample(image, matrix(family, p), frame);
   for (;;) {
     const dp = forward(layers, view);
     yield { p, view, dp };
-    view = sample(view, matrix(family, dp), whole(frame.height, frame.width));
+    view = sample(
+      view,
+      matrix(family, dp),
+      whole(frame.height, frame.width),
+    );
     p = compose(family, p, dp, "template");
   }
 }
 
-/** Lucas-Kanade, eqs. (1) and (2): linearize the image around p, all of it anew at each step. */
+/** Lucas-Kanade, eqs. (1) and (2): all of it anew at each step. */
 function* lucasKanade({ image, frame, family, template }, p) {
   const slopes = gradient(image, frame);
   for (;;) {
-    const m = matrix(family, p), view = sample(image, m, frame), seen = mask(image, m, frame);
+    const m = matrix(family, p),
+      view = sample(image, m, frame),
+      seen = mask(image, m, frame);
     const slope = slopes.map((along) => sample(along, m, frame));
-    const sd = steepestDescent(slope, family, frame, p), e = subtract(template, view);
-    const dp = solve(hessian(sd, p.length, seen), project(sd, e, p.length, seen));
+    const sd = steepestDescent(slope, family, frame, p),
+      e = subtract(template, view);
+    const dp = solve(
+      hessian(sd, p.length, seen),
+      project(sd, e, p.length, seen),
+    );
     yield { p, view, dp };
     p = p.map((value, k) => value + dp[k]);
   }
 }
 
-/** Inverse compositional Lucas-Kanade, eqs. (3) to (5): linearize the template, once. */
+/** IC-LK, eqs. (3) to (5): linearize the template instead, once. */
 function* inverseCompositional({ image, frame, family, template }, p) {
-  const k = p.length, slope = gradient(template, whole(frame.height, frame.width));
-  const sd = steepestDescent(slope, family, frame), H = hessian(sd, k);
+  const k = p.length,
+    slope = gradient(template, whole(frame.height, frame.width));
+  const sd = steepestDescent(slope, family, frame),
+    H = hessian(sd, k);
   for (;;) {
-    const m = matrix(family, p), view = sample(image, m, frame), seen = mask(image, m, frame);
+    const m = matrix(family, p),
+      view = sample(image, m, frame),
+      seen = mask(image, m, frame);
     const b = project(sd, subtract(view, template), k, seen);
     const dp = solve(seen ? hessian(sd, k, seen) : H, b);
     yield { p, view, dp };
@@ -59,7 +88,7 @@ function* inverseCompositional({ image, frame, family, template }, p) {
   }
 }
 
-/** A cascade of linear regressors (eq. 6), each learned for what the ones before it leave over. */
+/** A cascade of linear regressors (eq. 6), one for each step. */
 function* cascade({ image, frame, family }, p, { predictors }) {
   for (const layers of [...predictors, null]) {
     const view = sample(image, matrix(family, p), frame);
@@ -71,14 +100,26 @@ function* cascade({ image, frame, family }, p, { predictors }) {
 }
 
 const KINDS = {
-  "LK": lucasKanade, "IC-LK": inverseCompositional, "SDM": cascade, "conditional-LK": cascade,
-  "STN": resampling, "c-STN": compositional, "IC-STN": compositional,
+  LK: lucasKanade,
+  "IC-LK": inverseCompositional,
+  SDM: cascade,
+  "conditional-LK": cascade,
+  STN: resampling,
+  "c-STN": compositional,
+  "IC-STN": compositional,
 };
 
-/** The states of a method from step 0 to step n, or fewer where a method ends or flies off by itself. */
+/**
+ * The states of a method from step 0 to step n, or fewer where a method
+ * ends or flies off by itself.
+ */
 export function align(method, problem, p, n) {
   const states = [];
-  for (const state of KINDS[method.kind](problem, Float64Array.from(p), method)) {
+  for (const state of KINDS[method.kind](
+    problem,
+    Float64Array.from(p),
+    method,
+  )) {
     if (!state.p.every(Number.isFinite)) break;
     states.push(state);
     if (states.length > n) break;
@@ -88,19 +129,29 @@ export function align(method, problem, p, n) {
 
 /** The labels' probabilities for a view, by the classification network. */
 export function classify(method, view) {
-  const logits = forward(method.classifier, view), top = Math.max(...logits);
-  const e = Array.from(logits, (value) => Math.exp(value - top)), sum = e.reduce((a, b) => a + b);
+  const logits = forward(method.classifier, view),
+    top = Math.max(...logits);
+  const e = Array.from(logits, (value) => Math.exp(value - top)),
+    sum = e.reduce((a, b) => a + b);
   return e.map((value) => value / sum);
 }
 
-/** Gradient times ∂W/∂p (at p, or at the identity): k numbers for each sample. */
+/**
+ * Gradient times ∂W/∂p (at p, or at the identity): k numbers for each
+ * sample.
+ */
 function steepestDescent([dx, dy], family, frame, p = identity(family)) {
-  const k = p.length, J = jacobians(family, frame, p), area = frame.height * frame.width;
-  return dx.data.reduce((sd, slope, i) => {
-    for (let j = 0, at = 2 * k * (i % area); j < k; j++)
-      sd[i * k + j] = slope * J[at + j] + dy.data[i] * J[at + k + j];
-    return sd;
-  }, new Float64Array(dx.data.length * k));
+  const k = p.length,
+    J = jacobians(family, frame, p),
+    area = frame.height * frame.width;
+  return dx.data.reduce(
+    (sd, slope, i) => {
+      for (let j = 0, at = 2 * k * (i % area); j < k; j++)
+        sd[i * k + j] = slope * J[at + j] + dy.data[i] * J[at + k + j];
+      return sd;
+    },
+    new Float64Array(dx.data.length * k),
+  );
 }
 
 /** H = Σ sd sdᵀ, over the samples that lie inside the image. */
@@ -108,7 +159,8 @@ function hessian(sd, k, seen) {
   const H = new Float64Array(k * k);
   for (let at = 0; at < sd.length; at += k) {
     if (seen && !seen[(at / k) % seen.length]) continue;
-    for (let i = 0; i < k; i++) for (let j = 0; j < k; j++) H[i * k + j] += sd[at + i] * sd[at + j];
+    for (let i = 0; i < k; i++)
+      for (let j = 0; j < k; j++) H[i * k + j] += sd[at + i] * sd[at + j];
   }
   return H;
 }
@@ -117,7 +169,8 @@ function hessian(sd, k, seen) {
 function project(sd, e, k, seen) {
   const b = new Float64Array(k);
   e.forEach((value, i) => {
-    if (!seen || seen[i % seen.length]) for (let j = 0; j < k; j++) b[j] += sd[i * k + j] * value;
+    if (!seen || seen[i % seen.length])
+      for (let j = 0; j < k; j++) b[j] += sd[i * k + j] * value;
   });
   return b;
 }
@@ -127,7 +180,12 @@ const subtract = (a, b) => a.data.map((value, i) => value - b.data[i]);
 /** Which samples lie inside the image; nothing where all of them do. */
 function mask({ height, width }, m, frame) {
   const seen = new Uint8Array(frame.height * frame.width).map((_, i) => {
-    const [u, v] = position(m, frame, Math.floor(i / frame.width), i % frame.width);
+    const [u, v] = position(
+      m,
+      frame,
+      Math.floor(i / frame.width),
+      i % frame.width,
+    );
     return u >= 0 && v >= 0 && u <= width - 1 && v <= height - 1;
   });
   return seen.includes(0) ? seen : null;
@@ -135,28 +193,44 @@ function mask({ height, width }, m, frame) {
 
 const remembered = new WeakMap();
 
-/** ∂W/∂p at every sample, x and y in turn. Only that of a homography depends on p. */
+/**
+ * ∂W/∂p at every sample, x and y in turn. Only that of a homography
+ * depends on p.
+ */
 function jacobians(family, frame, p) {
-  const constant = family !== "homography" || p.every((value) => value === 0);
+  const constant =
+    family !== "homography" || p.every((value) => value === 0);
   const known = remembered.get(frame) ?? {};
   if (constant && known[family]) return known[family];
-  const { height, width } = frame, k = p.length, J = new Float64Array(2 * k * height * width);
+  const { height, width } = frame,
+    k = p.length,
+    J = new Float64Array(2 * k * height * width);
   for (let i = 0; i < height * width; i++) {
-    const x = (2 * (i % width)) / (width - 1) - 1, y = (2 * Math.floor(i / width)) / (height - 1) - 1;
+    const x = (2 * (i % width)) / (width - 1) - 1,
+      y = (2 * Math.floor(i / width)) / (height - 1) - 1;
     J.set(jacobian(family, p, [x, y]).flat(), 2 * k * i);
   }
   if (constant) remembered.set(frame, { ...known, [family]: J });
   return J;
 }
 
-/** Central differences along x and along y, per normalised unit of the frame; the border is repeated. */
+/**
+ * Central differences along x and along y, per normalised unit of the
+ * frame; the border is repeated.
+ */
 function gradient(image, { halfExtent: [ex, ey] }) {
   const { channels, height, width, data } = image;
-  const dx = blank(channels, height, width), dy = blank(channels, height, width);
+  const dx = blank(channels, height, width),
+    dy = blank(channels, height, width);
   for (let i = 0; i < data.length; i++) {
-    const x = i % width, y = Math.floor(i / width) % height;
-    dx.data[i] = ((data[x + 1 < width ? i + 1 : i] - data[x ? i - 1 : i]) / 2) * ex;
-    dy.data[i] = ((data[y + 1 < height ? i + width : i] - data[y ? i - width : i]) / 2) * ey;
+    const x = i % width,
+      y = Math.floor(i / width) % height;
+    dx.data[i] =
+      ((data[x + 1 < width ? i + 1 : i] - data[x ? i - 1 : i]) / 2) * ex;
+    dy.data[i] =
+      ((data[y + 1 < height ? i + width : i] - data[y ? i - width : i]) /
+        2) *
+      ey;
   }
   return [dx, dy];
 }

@@ -1,0 +1,77 @@
+"""What built pages get last: they load little before a reader touches them, and say what their parts are.
+
+Pictures inside a page's HTML become files, of which a browser fetches those of the theme in use and only when
+they come near the screen. The theme's icons come twice, as a font and as a script of 1.5 MB that draws the
+same ones: the script goes. Labels of the theme that hide what a button says, and a role that is no longer in
+use, are put right.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import struct
+from pathlib import Path
+
+#: A picture in an ``img`` of at least so many characters becomes a file.
+INLINE = 4000
+PICTURE = re.compile(
+    r'<img\b(?P<before>[^>]*?)\bsrc="data:image/(?P<kind>png|jpeg|svg\+xml);base64,(?P<data>[^"]+)"'
+)
+ICONS = re.compile(r'\s*<script src="[^"]*scripts/fontawesome\.js[^"]*"></script>')
+#: What a page says → what it should say, for those who do not see it.
+SAID = (
+    (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
+    (re.compile(r'(<button\s+class="[^"]*search-button-field[^"]*"[^>]*?)\s+aria-label="Search"'), r"\1"),
+    (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
+)
+
+
+def finish(html: Path) -> None:
+    """Rewrite every page below that folder; a second time changes nothing."""
+    for page in sorted(html.rglob("*.html")):
+        if "_static" not in page.parts:
+            old = page.read_text(encoding="utf-8")
+            new = finished(old, page, html)
+            if new != old:
+                page.write_text(new, encoding="utf-8")
+    (html / "_static" / "scripts" / "fontawesome.js").unlink(missing_ok=True)
+
+
+def finished(text: str, page: Path, html: Path) -> str:
+    """A page's text, its larger pictures written to ``_images``."""
+    text = PICTURE.sub(lambda match: _extracted(match, page, html), ICONS.sub("", text))
+    for pattern, replacement in SAID:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def _extracted(match: re.Match[str], page: Path, html: Path) -> str:
+    if len(match["data"]) < INLINE:
+        return match[0]
+    content = base64.b64decode(match["data"])
+    ending = {"svg+xml": "svg", "jpeg": "jpg"}.get(match["kind"], match["kind"])
+    file = html / "_images" / f"{hashlib.sha256(content).hexdigest()[:20]}.{ending}"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    address = Path(os.path.relpath(file, page.parent)).as_posix()
+    return f'<img loading="lazy"{match["before"]}{_size(content, match["before"])}src="{address}"'
+
+
+def _size(content: bytes, attributes: str) -> str:
+    """Width and height in pixels, so that the page does not jump when the picture comes."""
+    if "width" in attributes or "height" in attributes:
+        return ""
+    if content.startswith(b"\x89PNG"):
+        width, height = struct.unpack(">II", content[16:24])
+        return f'width="{width}" height="{height}" '
+    sizes = dict(
+        re.findall(rb'\b(width|height)="([\d.]+)pt"', content[:2000].partition(b"<svg")[2].partition(b">")[0])
+    )
+    if len(sizes) < 2:
+        return ""
+    width, height = (round(float(sizes[side]) * 4 / 3) for side in (b"width", b"height"))
+    return f'width="{width}" height="{height}" '
