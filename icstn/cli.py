@@ -22,6 +22,8 @@ def _plain_errors() -> Iterator[None]:
     """One sentence on stderr and exit status 1 or 2 in place of a traceback."""
     try:
         yield
+    except typer.Exit:  # a RuntimeError, too
+        raise
     except BrokenPipeError:  # the reader of our output went away, as `icstn list | head` does
         raise typer.Exit(0) from None
     except (RuntimeError, OSError, ImportError) as error:  # DataError and StorageError are RuntimeErrors

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from icstn.cli import app
@@ -118,6 +119,16 @@ def test_bad_usage_gets_one_sentence(
     assert (status, out) == (2, "")
     assert err.startswith("icstn: ")
     assert sentence in err
+
+
+def test_a_picture_that_can_not_be_read_is_one_sentence(tmp_path: Path) -> None:
+    """Exit status 1 is no error of its own, which once was printed as a sentence."""
+    Image.effect_noise((64, 64), 80).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_text("no picture")
+    files = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    status, _, err = run("align", *files, "--out", str(tmp_path / "out"))
+    assert (status, err.count("icstn: ")) == (1, 1)
+    assert "b.png cannot be read as a picture" in err
 
 
 def test_status_of_an_empty_folder(tmp_path: Path) -> None:

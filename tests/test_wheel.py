@@ -183,6 +183,18 @@ class TestExperiments:
         )
         assert (code, " px " in out) == (0, True), err
 
+    def test_pictures_are_aligned(self, install: Install, root: Path, tmp_path: Path) -> None:
+        picture = root / "figures" / "rendered" / "figure_6_light.png"
+        code, out, err = install("experiments").icstn("align", picture, picture, "--out", tmp_path / "out")
+        assert (code, err) == (0, "")
+        assert out.startswith("1 of 1 pictures aligned")
+
+    def test_what_needs_more_than_that_says_so(self, install: Install, root: Path, tmp_path: Path) -> None:
+        [run, *_] = (path.name for path in (root / "figures" / "records").glob("table_2-ic-stn-4-a-*"))
+        code, out, err = install("experiments").icstn("export", run, tmp_path / "m.onnx", cwd=root)
+        assert (code, out) == (1, "")
+        assert re.fullmatch(r"icstn: .*pip install 'icstn\[onnx\]'\n", err)
+
     def test_what_needs_the_checkout_says_so(self, install: Install, tmp_path: Path) -> None:
         icstn = install("experiments").icstn
         code, out, err = icstn("reproduce", "figure_3", cwd=tmp_path)
