@@ -104,6 +104,20 @@ def test_the_pixel_matrix_of_a_known_shift(warp: str) -> None:
     assert np.abs(found.matrix()[0] - [[1, 0, 5], [0, 1, 3], [0, 0, 1]]).max() < 0.05
 
 
+def test_a_similarity_keeps_angles_in_pixels() -> None:
+    """A picture that turns, and a template that is not square: the matrix is a rotation all the same."""
+    photo = photograph("coffee", gray=True)
+    a = 0.06
+    M = torch.tensor([[np.cos(a), -np.sin(a), 9.0], [np.sin(a), np.cos(a), -12.0], [0, 0, 1]])
+    frame = Frame.full(*photo.shape[-2:])
+    turned = sample(photo, frame.params(homography, torch.linalg.inv(M)[None]).float(), frame, homography)
+    found = align(photo, turned, "similarity", region=(200, 120, 360, 200))
+    assert found.status == ["converged"]
+    m = found.matrix()[0]
+    assert np.abs(m[:2, :2] - M[:2, :2].numpy()).max() < 1e-3
+    assert np.abs(m[:2, :2] @ m[:2, :2].T - np.eye(2) * (m[0, 0] ** 2 + m[0, 1] ** 2)).max() < 1e-9
+
+
 class TestKinds:
     """Whatever images are, the same warp is found, and they come back as what they were."""
 

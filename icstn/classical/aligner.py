@@ -52,7 +52,8 @@ class Aligner:
         template: an image of any kind that :func:`~icstn.classical.inputs.as_images` takes (tensor, NumPy,
             PIL; gray or colour; bytes or floats), of any size and aspect. One serves all images; of several
             the i-th belongs to the i-th image.
-        warp: family, by name or itself.
+        warp: family, by name or itself; a similarity is one in pixels, also where the template is not square
+            (``found.placed.warp`` is the family of ``found.p``).
         frame: where the template lies in the image at p = 0; by default in the middle, at the image's
             own resolution.
         region: only this part of the template counts, a box in its pixels ``(left, top, right, bottom)``
@@ -112,6 +113,7 @@ class Aligner:
     ) -> None:
         self.warp = family(warp)
         self._place(as_images("template", template), region, frame, mask)
+        self.warp = _in_pixels(self.warp, self.frame, self.size)
         if frame is not None and (frame.height, frame.width) != self.size:
             raise ValueError(
                 f"the frame has {frame.height}×{frame.width} samples, "
@@ -531,6 +533,23 @@ def _levels(size: tuple[int, int], finest: int = 0) -> int:
     while side >> levels >= 12 and (levels < finest + 4 or side >> (levels - 1) > 48):
         levels += 1
     return levels
+
+
+def _in_pixels(warp: Warp, frame: Frame | None, size: tuple[int, int]) -> Warp:
+    """The family whose rotations are such in pixels, where the template is not square.
+
+    Normalised units along x and y then differ, and a similarity in them would shear pixels. Each generator's
+    entry (i, j) is multiplied by the ratio of the units of j and i; families with one entry a parameter stay.
+    """
+    ex, ey = frame.half_extent if frame is not None else ((size[1] - 1) / 2, (size[0] - 1) / 2)
+    if ex == ey or all(len(entry) == 1 for entry in warp.entries):
+        return warp
+    unit = (ex, ey, 1.0)
+    entries = tuple(
+        tuple((i, j, f * unit[j] / unit[i] if len(entry) > 1 else f) for i, j, f in entry)
+        for entry in warp.entries
+    )
+    return Warp(warp.name, entries)
 
 
 def _region(region: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -269,7 +269,8 @@ class _State:
         device = self.M.device
         inside, done = (torch.tensor(x, device=device) for x in (self.inside, self.done))
         p, iterations = warp.params(self.M, check=False), torch.tensor(self.iterations, device=device)
-        return Outcome(p, inside, done, iterations, self.correlation.flatten(), self.doubtful)
+        correlation = self.correlation.flatten().nan_to_num(0.0).clamp(-1, 1)  # none where nothing varies
+        return Outcome(p, inside, done, iterations, correlation, self.doubtful)
 
 
 class _Part:
