@@ -49,9 +49,9 @@ def small_task(spec: Spec, data: DataOptions, device: torch.device | str) -> Tas
     )
 
 
-def train(spec: Spec, folder: Path, *, mode: str = "auto", **options: Any) -> Record:
+def train(spec: Spec, folder: Path, *, mode: str = "auto", log: Path | None = None, **options: Any) -> Record:
     """:func:`icstn.experiments.train` on the bars."""
-    execution = Execution(device="cpu", mode=mode)
+    execution = Execution(device="cpu", mode=mode, log=log)
     original, training.make_task = training.make_task, small_task
     try:
         return training.train(spec, Records(folder), execution, **options)

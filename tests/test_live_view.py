@@ -12,7 +12,9 @@ from types import SimpleNamespace
 import pytest
 import runs
 
-from icstn.experiments import Records, running, training
+from icstn.experiments import Records
+from icstn.experiments import bar as module
+from icstn.experiments.progress import Progress, write_state
 
 SPECS = [runs.small_spec(seed=seed) for seed in range(2)]
 
@@ -31,7 +33,7 @@ def records(tmp_path: Path) -> Records:
     """One run of two is at a fifth of its steps."""
     found = Records(tmp_path)
     found.path(SPECS[0]).mkdir()
-    training._write_state(found.path(SPECS[0]), SPECS[0], training.Progress(100, 500, 12.5, 40.0))
+    write_state(found.path(SPECS[0]), SPECS[0], Progress(100, 500, 12.5, 40.0))
     return found
 
 
@@ -39,9 +41,9 @@ def watch(records: Records, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
     """Everything that is written to a stream in so many half seconds."""
     clock = SimpleNamespace(now=0.0, time=time.time)
     clock.monotonic = lambda: clock.now
-    monkeypatch.setattr(running, "time", clock)
+    monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(sys, "stderr", stream)
-    with running._Bar(SPECS, records, True) as bar:
+    with module.Bar(SPECS, records, True) as bar:
         for _ in range(updates):
             clock.now += 0.5
             bar.update()
@@ -56,7 +58,7 @@ class TestBar:
     ) -> None:
         text = watch(records, io.StringIO(), monkeypatch, 7200)
         lines = text.splitlines()
-        assert len(lines) == 3600 / running.LINE_SECONDS
+        assert len(lines) == 3600 / module.LINE_SECONDS
         assert not set("\r\x1b█") & set(text)
         assert lines[0].startswith(" 10%, 00:30 elapsed, ")
         assert lines[-1].startswith(" 10%, 1:00:00 elapsed, ")
@@ -78,15 +80,15 @@ class TestBar:
         self, records: Records, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A tenth was done before, a tenth is done in 30 s: four fifths take 240 s more."""
-        with running._Bar(SPECS, records, False) as bar:
+        with module.Bar(SPECS, records, False) as bar:
             assert bar.before == bar.total / 10
             assert "04:00 left" in bar._line(2 * bar.before, 30.0, "")
 
     def test_nothing_where_nothing_is_wanted(
         self, records: Records, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(running, "LINE_SECONDS", 0)
-        with running._Bar(SPECS, records, False) as bar:
+        monkeypatch.setattr(module, "LINE_SECONDS", 0)
+        with module.Bar(SPECS, records, False) as bar:
             bar.update()
         assert capsys.readouterr().err == ""
 
@@ -121,7 +123,7 @@ class TestTensorBoard:
         """The first process logs 200 but saves only 100; the second begins there."""
         spec, log = runs.small_spec(iterations=300), tmp_path / "log"
 
-        def stop(progress: training.Progress) -> None:
+        def stop(progress: Progress) -> None:
             if progress.step == 300:
                 raise KeyboardInterrupt
 

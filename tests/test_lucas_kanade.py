@@ -7,7 +7,7 @@ from icstn import warps
 from icstn.classical import ALGORITHMS, Aligner, align
 from icstn.classical.level import Image, Scale, Template
 from icstn.classical.lucas_kanade import solve
-from icstn.classical.pyramid import box, gradient, pyramid
+from icstn.classical.pyramid import box, gradient, image_pyramid
 from icstn.classical.trials import make_trials
 from icstn.sampling import Frame, sample
 
@@ -148,7 +148,7 @@ def test_one_level_up_the_same_warp_means_the_same_place():
     ramp = torch.stack((x, y)).unsqueeze(0).double()
     frame = Frame.box(20, 22, 59, 61, 40, 40)
     p = torch.tensor([[0.1, -0.05, 0.2, 0.04, 0.1, -0.1, 0.02, 0.03]], dtype=torch.float64)
-    for level, pixels in enumerate(pyramid(ramp, 3)):
+    for level, pixels in enumerate(image_pyramid(ramp, 3)):
         s = Scale(frame, warps.homography, level, ramp)
         seen, inside = Image(s, pixels, (96, 90)).warp(p)
         assert inside is None
@@ -337,7 +337,7 @@ def test_box_and_pyramid_are_means():
     x = torch.arange(35.0).view(1, 1, 5, 7)
     assert torch.allclose(box(x, 3)[0, 0, 2, 3], x[0, 0, 1:4, 2:5].mean())
     assert torch.allclose(box(torch.ones(1, 1, 5, 5), 5), torch.ones(1, 1, 5, 5))
-    half = pyramid(x, 2)[1]
+    half = image_pyramid(x, 2)[1]
     assert half.shape == (1, 1, 2, 3)
     assert half[0, 0, 1, 2] == x[0, 0, 2:4, 4:6].mean()
     dx, dy = gradient(x)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from icstn.experiments.paper import TABLE_2, TABLE_3, Row
+from icstn.experiments.paper import TABLE_2, TABLE_3, PrintedRow
 from icstn.networks import (
     FC,
     Architecture,
@@ -30,17 +30,17 @@ IDS = [name if size == 28 else f"GTSRB {name}" for *_, size, name in ROWS]
 class TestThePapersRows:
     """All 17 rows of Tables 2 and 3."""
 
-    def test_capacity_is_the_printed_one(self, row: Row, channels: int, size: int, name: str) -> None:
+    def test_capacity_is_the_printed_one(self, row: PrintedRow, channels: int, size: int, name: str) -> None:
         architecture = Architecture.parse(row.architecture)
         copies = architecture.warps if name.startswith("c-STN") else min(architecture.warps, 1)
         predictor = build(architecture.predictor, channels, size, size) if copies else nn.Identity()
         classifier = build(architecture.classifier, channels, size, size)
         assert copies * capacity(predictor) + capacity(classifier) == row.capacity
 
-    def test_prints_as_it_is_written(self, row: Row, channels: int, size: int, name: str) -> None:
+    def test_prints_as_it_is_written(self, row: PrintedRow, channels: int, size: int, name: str) -> None:
         assert str(Architecture.parse(row.architecture)) == row.architecture
 
-    def test_maps_a_batch_to_outputs(self, row: Row, channels: int, size: int, name: str) -> None:
+    def test_maps_a_batch_to_outputs(self, row: PrintedRow, channels: int, size: int, name: str) -> None:
         architecture = Architecture.parse(row.architecture)
         x = torch.zeros(2, channels, size, size)
         assert build(architecture.classifier, channels, size, size)(x).shape == (2, 10 if size == 28 else 43)

@@ -143,11 +143,24 @@ def test_a_slow_rise_is_no_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert record.metrics == {}
 
 
-def test_a_finished_run_that_leaves_more_error_than_it_found_has_diverged(tmp_path: Path) -> None:
+def test_a_finished_run_that_leaves_more_error_than_it_found_has_diverged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its loss may look tame, as when it goes wrong in its last steps: the test has the last word."""
     from test_experiments_running import planar
 
-    spec = planar(iterations=50, rate_predictor=0.05, sigma=2.5)
+    spec = planar(iterations=50)
+    step, done = training.train_step, []
+
+    def wrong_in_the_end(*arguments):
+        result = step(*arguments)
+        done.append(0)
+        if len(done) == spec.iterations:
+            for p in arguments[2].model.parameters():
+                p.data.fill_(0.01)
+        return result
+
+    monkeypatch.setattr(training, "train_step", wrong_in_the_end)
     record = training.train(spec, Records(tmp_path), Execution(device="cpu"))
     curve = record.metrics["by_operations"]
     assert curve[2]["corner_px"] > curve[0]["corner_px"]

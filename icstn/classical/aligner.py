@@ -18,7 +18,7 @@ from icstn.classical.inputs import as_images, items, to_gray
 from icstn.classical.lean import Lean, Outcome
 from icstn.classical.level import ALL, Image, Rows, Scale, Template, moments
 from icstn.classical.lucas_kanade import ALGORITHMS, Algorithm, Fixed, hessian, solve, steepest_descent
-from icstn.classical.pyramid import box, pyramid
+from icstn.classical.pyramid import box, image_pyramid
 from icstn.classical.result import AlignmentResult, Placed, better, replaced
 from icstn.sampling import Frame
 from icstn.warps import Warp, affine, family
@@ -274,7 +274,7 @@ class Aligner:
     ) -> AlignmentResult:
         """All levels, for the rows of the batch that image and p hold, in chunks or as a whole."""
         state, path = State.start(p), [p] if keep else None
-        images = pyramid(image, self.levels)
+        images = image_pyramid(image, self.levels)
         for level, (T_all, fixed_all) in reversed(list(enumerate(self._templates(frame), self.finest))):
             T_rows, fixed_rows = T_all.select(rows), _select(fixed_all, rows)
             step = (
@@ -399,7 +399,7 @@ class Aligner:
 
     def _prepare(self, frame: Frame) -> list[tuple[Template, Fixed | None]]:
         made = []
-        scales, masks = pyramid(self.template, self.levels), self._masks()
+        scales, masks = image_pyramid(self.template, self.levels), self._masks()
         for level in range(self.finest, self.levels):
             scale = Scale(frame, self.warp, level, self.template.detach())
             values = box(scales[level], self.blur[level])
@@ -411,7 +411,7 @@ class Aligner:
         """Which samples of each level are made of pixels that count alone."""
         if self.mask is None:
             return None
-        scales = pyramid(self.mask.to(self.template.dtype)[None, None], self.levels)
+        scales = image_pyramid(self.mask.to(self.template.dtype)[None, None], self.levels)
         return [box(m, size)[0, 0] > 1 - 1e-4 for m, size in zip(scales, self.blur, strict=True)]
 
     def _lean(self) -> Lean | None:
@@ -422,7 +422,7 @@ class Aligner:
             return None
         limits = [self._limit(level) for level in range(self.levels)]
         with torch.inference_mode(False), torch.no_grad():
-            scales = pyramid(self.template.detach().clone(), self.levels)
+            scales = image_pyramid(self.template.detach().clone(), self.levels)
             values = [
                 None if level < self.finest else box(v, size)
                 for level, (v, size) in enumerate(zip(scales, self.blur, strict=True))
@@ -460,7 +460,7 @@ class Aligner:
         if finest is not None and finest.H is not None:
             return finest.H
         scale = Scale(self.frame or Frame.full(*self.size), self.warp, self.finest, self.template)
-        values = box(pyramid(self.template, self.finest + 1)[-1], self.blur[self.finest])
+        values = box(image_pyramid(self.template, self.finest + 1)[-1], self.blur[self.finest])
         T = Template(scale, values, self.normalize)
         return hessian(steepest_descent(T.dT, T.scale.dW_dp()), T)
 

@@ -25,8 +25,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from icstn.classical.pyramid import box, pyramid
-from icstn.classical.samples import Grid, Samples, samples
+from icstn.classical.pyramid import box, image_pyramid
+from icstn.classical.samples import Grid, Samples
 from icstn.sampling import Frame
 from icstn.warps import Warp, affine
 
@@ -99,7 +99,7 @@ class Lean:
             if v is None
             else Level(
                 v,
-                samples(number, size, _family(warp, v), v.dtype, v.device),
+                samples_of(number, size, _family(warp, v), v.dtype, v.device),
                 algorithms[number] == "ESM",
                 mask[number] if mask else None,
             )
@@ -115,7 +115,7 @@ class Lean:
     def __call__(self, image: Tensor, p: Tensor, frame: Frame) -> Outcome:
         """Align a batch, ``(batch or 1, C, H, W)``, from initial warps."""
         size = (image.shape[-2], image.shape[-1])
-        grids, images = self._placed(frame, size), pyramid(image, len(self.levels))
+        grids, images = self._placed(frame, size), image_pyramid(image, len(self.levels))
         state = _State(self.warp.matrix(p))
         for number in reversed(range(len(self.levels))):
             level, grid = self.levels[number], grids[number]

@@ -14,7 +14,7 @@ from torch import Tensor
 BLOCK = 2**19
 
 
-def pyramid(x: Float[Tensor, "b c h w"], levels: int) -> list[Tensor]:
+def image_pyramid(x: Float[Tensor, "b c h w"], levels: int) -> list[Tensor]:
     """The image and its halves, each of averaged blocks of 2×2 pixels (an odd last line is dropped)."""
     scales = [x]
     for _ in range(levels - 1):

@@ -78,7 +78,7 @@ class Samples:
         return torch.addcmul(dx.reshape(shape) * self._jx, dy.reshape(shape), self._jy)
 
 
-def samples(
+def samples_of(
     number: int, size: tuple[int, int], warp: Warp, dtype: torch.dtype, device: torch.device
 ) -> Samples:
     """The samples of a level; those of small templates are kept (a few megabytes each, at most sixteen)."""
