@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import wraps
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from icstn.tracing import plain
 
-#: How many tensors a function remembers; the oldest goes first.
+#: How many results a function remembers; the oldest goes first.
 SIZE = 64
 
+Made = TypeVar("Made", Tensor, tuple[Tensor, ...])
 
-def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+
+def constant(make: Callable[..., Made]) -> Callable[..., Made]:
     """Remember the tensors that ``make(*key, dtype, device)`` returns; call the result as ``(like, *key)``.
 
     What a step needs is then on its device before it begins: no step copies numbers from the host, which a
@@ -22,27 +25,28 @@ def constant(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     and stay in it.
 
     Args:
-        make: a pure function of hashable arguments, without random numbers.
+        make: a pure function of hashable arguments, without random numbers, to a tensor or several.
 
     Returns:
         the function of a tensor ``like``, which gives dtype and device, and ``make``'s other arguments.
         Its results are shared: change none of them.
     """
-    made: dict[tuple[Hashable, ...], Tensor] = {}
+    made: dict[tuple[Hashable, ...], Made] = {}
 
-    @wraps(make)
-    def like_that(like: Tensor, *key: Hashable) -> Tensor:
-        where = (*key, like.dtype, like.device)
-        if not plain(like):
-            return make(*where)
-        if where not in made:
-            with torch.inference_mode(False):  # an inference tensor would poison later training
-                value = make(*where)
-            if not plain(value):
-                return value
+    def first(key: tuple[Hashable, ...], like: Tensor) -> Made:
+        with torch.inference_mode(False):  # an inference tensor would poison later training
+            value = make(*key, like.dtype, like.device)
+        if all(map(plain, [value] if isinstance(value, Tensor) else value)):
             if len(made) >= SIZE:
                 made.pop(next(iter(made)))
-            made[where] = value
-        return made[where]
+            made[like.dtype, like.device, *key] = value
+        return value
+
+    @wraps(make)
+    def like_that(like: Tensor, *key: Hashable) -> Made:
+        if not plain(like):
+            return make(*key, like.dtype, like.device)
+        value = made.get((like.dtype, like.device, *key))
+        return first(key, like) if value is None else value
 
     return like_that

@@ -40,6 +40,9 @@ CORNERS = ((-1.0, -1.0), (1.0, -1.0), (1.0, 1.0), (-1.0, 1.0))
 HORIZON = 1e-6
 
 
+_AS_IT_IS = nullcontext()
+
+
 class SingularWarpError(ValueError):
     """A warp that has no inverse (or no representation with M[2, 2] = 1) in its family."""
 
@@ -104,8 +107,9 @@ class Warp:
         """
         self._check_params(p)
         p = at_least_float32(p)
+        eye, generators, _ = _tables(p, self)
         with full_precision(p):
-            flat = torch.addmm(_eye(p), p.reshape(-1, self.dim), _table(p, self.generators))
+            flat = torch.addmm(eye, p.reshape(-1, self.dim), generators)
         return flat.view(*p.shape[:-1], 3, 3)
 
     def params(self, matrix: Float[Tensor, "*batch 3 3"], *, check: bool = True) -> Float[Tensor, "*batch k"]:
@@ -123,9 +127,10 @@ class Warp:
             if check:
                 _raise_if(_too_small(matrix[..., 2, 2], matrix), "has M[2, 2] = 0, which p cannot express")
             matrix = matrix / matrix[..., 2:, 2:]
-        flat = matrix.reshape(*matrix.shape[:-2], 9) - _eye(matrix)
+        eye, _, dual = _tables(matrix, self)
+        flat = matrix.reshape(*matrix.shape[:-2], 9) - eye
         with full_precision(matrix):
-            return flat @ _table(matrix, self.dual)
+            return flat @ dual
 
     def compose(
         self, p: Float[Tensor, "*batch k"], dp: Float[Tensor, "*batch k"], *, side: Side, check: bool = True
@@ -254,7 +259,7 @@ class Warp:
 
     def _moved(self, x: Tensor) -> Tensor:
         """G_k x̃ for each generator: ``(…, N, 3, k)``."""
-        g = _table(x, self.generators).view(self.dim, 3, 3)
+        g = _tables(x, self)[1].view(self.dim, 3, 3)
         with full_precision(x):
             return torch.einsum("kij,...nj->...nik", g, _lift(x))
 
@@ -302,7 +307,7 @@ def corners(
     dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
 ) -> Float[Tensor, "4 2"]:
     """The four corners of the template square [-1, 1]², top-left first and clockwise on the screen."""
-    return _table(torch.empty(0, dtype=dtype, device=device), CORNERS).clone()
+    return _corners(torch.empty(0, dtype=dtype, device=device)).clone()
 
 
 def corner_error(
@@ -312,7 +317,7 @@ def corner_error(
 
     Divide by :attr:`icstn.sampling.Frame.pixel` for pixels. Where the warps agree its gradient is 0.
     """
-    c = _table(at_least_float32(p), CORNERS)
+    c = _corners(at_least_float32(p))
     target = c if q is None else warp.apply(q, c)
     return torch.linalg.vector_norm(warp.apply(p, c) - target, dim=(-2, -1)) / len(CORNERS) ** 0.5
 
@@ -333,17 +338,19 @@ def full_precision(like: Tensor) -> AbstractContextManager[object]:
     kind = like.device.type
     if kind != "meta" and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
-    return nullcontext()
+    return _AS_IT_IS
 
 
 @constant
-def _table(rows: Rows, dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(rows, dtype=dtype, device=device)
+def _tables(warp: Warp, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """The identity matrix ``(9,)``, a family's generators ``(k, 9)`` and their dual ``(9, k)``."""
+    rows = (torch.tensor(r, dtype=dtype, device=device) for r in (warp.generators, warp.dual))
+    return (torch.eye(3, dtype=dtype, device=device).view(9), *rows)
 
 
 @constant
-def _eye(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.eye(3, dtype=dtype, device=device).view(9)
+def _corners(dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(CORNERS, dtype=dtype, device=device)
 
 
 def _lift(x: Tensor) -> Tensor:

@@ -65,6 +65,10 @@ class TestFrame:
     def test_the_papers_pixel(self) -> None:
         assert 3.5 * Frame.full(28, 28).pixel == 0.25
 
+    def test_a_pixel_along_each_axis(self) -> None:
+        assert Frame.full(20, 40).pixels == (0.05, 0.1)
+        assert Frame.full(20, 40).pixel == 0.05
+
     @pytest.mark.parametrize(("height", "width"), [(1, 5), (5, 1)])
     def test_needs_two_samples_a_side(self, height: int, width: int) -> None:
         with pytest.raises(ValueError, match="at least 2×2 samples"):
@@ -171,6 +175,48 @@ class TestSample:
     def test_shapes_that_do_not_fit_are_named(self, unchecked: None) -> None:
         with pytest.raises(ValueError, match=r"got \(2, 1, 6, 6\) and \(3, 8\)"):
             sample(noise(2, 1, 6, 6), some(homography, 3))
+
+    @pytest.mark.parametrize(
+        ("image", "options", "message"),
+        [
+            (torch.zeros(1, 1, 4, 4, dtype=torch.uint8), {}, r"got torch.uint8: try image.float\(\) / 255"),
+            (torch.zeros(1, 1, 1, 4), {}, r"at least 2×2 pixels, got shape \(1, 1, 1, 4\)"),
+            (torch.zeros(1, 1, 4, 4), {"padding": "wrap"}, "one of zeros, border, reflection, not 'wrap'"),
+        ],
+        ids=["uint8", "one row", "padding"],
+    )
+    def test_other_mistakes_are_named(
+        self, unchecked: None, image: torch.Tensor, options: dict, message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            sample(image, torch.zeros(1, 8), **options)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+    @pytest.mark.parametrize("of_p", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+    def test_keeps_the_images_dtype_and_samples_in_the_finer(
+        self, dtype: torch.dtype, of_p: torch.dtype
+    ) -> None:
+        image, p = noise(2, 1, 9, 9).to(dtype), some(affine, 2).to(of_p)
+        ours = sample(image, p, warp=affine)
+        assert ours.dtype == dtype
+        exact = sample(image.double(), p.double(), warp=affine)
+        coordinate = torch.finfo(torch.promote_types(of_p, torch.float32)).eps
+        assert (ours - exact).abs().max() < torch.finfo(dtype).eps + 40 * coordinate
+
+    def test_padding_continues_the_border_or_mirrors(self) -> None:
+        image, shift = torch.arange(4.0).expand(1, 1, 4, 4), torch.tensor([[2 / 3 * 2, 0.0]])
+        rows = {p: sample(image, shift, warp=translation, padding=p)[0, 0, 0] for p in sampling.PADDINGS}
+        wanted = {"zeros": [2, 3, 0, 0], "border": [2, 3, 3, 3], "reflection": [2, 3, 2, 1]}
+        for padding, row in rows.items():
+            torch.testing.assert_close(row, torch.tensor(wanted[padding]).float(), atol=1e-5, rtol=0)
+
+    @EVERY
+    def test_an_empty_batch_has_a_shape(self, warp) -> None:
+        p = torch.zeros(0, warp.dim, requires_grad=True)
+        for image in (torch.zeros(0, 2, 6, 7), torch.zeros(1, 2, 6, 7)):
+            out = sample(image, p, Frame.crop(6, 7, 3, 4), warp)
+            assert out.shape == (0, 2, 3, 4)
+            out.sum().backward()
 
     def test_composes_like_the_warps_on_a_smooth_image(self) -> None:
         """Resampling twice is sampling once under the template-side product, up to interpolation."""

@@ -241,9 +241,29 @@ class TestBadInput:
         with pytest.raises(ValueError, match="a homography has 8 warp parameters"):
             make(kind, linear(1, 8, 8, 8))(images(2, 1, 8, 8), torch.zeros(2, 6, dtype=torch.float64))
 
+    @pytest.mark.usefixtures("unchecked")
+    @pytest.mark.parametrize("kind", ["stn", "ic-stn"])
+    @pytest.mark.parametrize("n", ["affine", 4.5, -1, True])
+    def test_operations_are_a_whole_number(self, kind: str, n: object) -> None:
+        with pytest.raises(ValueError, match="is a whole number, at least 0, got"):
+            make(kind, linear(1, 8, 8, 8), n=n)
+
+    @pytest.mark.usefixtures("unchecked")
+    @KINDS
+    def test_images_of_whole_numbers(self, kind: str) -> None:
+        with pytest.raises(ValueError, match=r"images are floating-point tensors, got torch\.uint8"):
+            make(kind, linear(1, 8, 8, 8))(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
+
     def test_unknown_family(self) -> None:
         with pytest.raises(ValueError, match=r"unknown warp 'spline': the families are translation, .*"):
             ICSTN(nn.Identity(), 1, warp="spline")
+
+
+@KINDS
+def test_prints_what_it_does(kind: str) -> None:
+    text = repr(make(kind, linear(1, 8, 8, 6), n=2, warp="affine"))
+    assert "n=2, warp=affine, frame=None, padding=zeros" in text
+    assert ("side=template" in text) == (kind != "stn")
 
 
 def test_survives_a_state_dict_round_trip_and_a_change_of_dtype() -> None:
