@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from icstn.classical.pyramid import box, image_pyramid
-from icstn.classical.samples import Grid, Samples
+from icstn.classical.samples import Grid, Samples, samples_of
 from icstn.sampling import Frame
 from icstn.warps import Warp, affine
 
