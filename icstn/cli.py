@@ -112,7 +112,8 @@ def reproduce(
     from icstn import reproduction
 
     names = reproduction.choose(exhibits or [])
-    request = reproduction.Request(names, preset, seeds, records, output, _parse(parameter or []), from_index)
+    own = _parse(parameter or [])
+    request = reproduction.Request(names, preset, seeds, records, output, own, from_index, train_only)
     execution = _execution(device, data, workers, scheduler, log)
     started = time.monotonic()
     jobs = reproduction.plan(request, execution)
@@ -120,8 +121,8 @@ def reproduce(
     if train_only:
         return
     reproduction.execute(jobs, request.output / "figures", request.store, workers)
-    own = [reproduction.side_by_side(job, request.store) for job in jobs if job.data.stand_in]
-    _print_tables("\n\n".join([reproduction.tables(names, request.rendered), *own]))
+    beside = [reproduction.side_by_side(job, request.store) for job in jobs if job.data.stand_in]
+    _print_tables("\n\n".join([reproduction.tables(names, request.rendered), *beside]))
     print(f"results: {request.output} ({time.monotonic() - started:.0f} s)")
     if book if book is not None else not exhibits:
         _build_book(request.output)
@@ -228,6 +229,92 @@ def trace(
         print(explain(cell, open_records(folder)))
     except LookupError as error:
         raise LookupError(f"{error}{_elsewhere(records)}") from error
+
+
+@app.command()
+@_plain_errors()
+def export(
+    run: Annotated[str, typer.Argument(help="A Record's key (or its start), or a cell with a single run.")],
+    path: Annotated[Path, typer.Argument(help="The file to write, such as model.onnx.")],
+    records: Annotated[
+        str, typer.Option(help="Folder of Records, or 'published' for those of the book as well.")
+    ] = "published",
+) -> None:
+    """Write a run's network as an ONNX file, once it is seen to compute what PyTorch does."""
+    from icstn.evidence.trace import find_one
+    from icstn.experiments import open_records
+    from icstn.experiments.standalone import export_run
+
+    folder = records if records == "published" else _existing(Path(records))
+    try:
+        record = find_one(run, open_records(folder))
+    except LookupError as error:
+        raise LookupError(f"{error}{_elsewhere(records)}") from error
+    worst = export_run(record, path)
+    print(f"{path}: {record.spec.key}, outputs within {worst:.1e} of PyTorch's")
+
+
+Template = Annotated[Path, typer.Argument(help="The picture that the others are brought to.")]
+Family = Annotated[str, typer.Option(help="translation, similarity, affine or homography.")]
+Region = Annotated[
+    str | None, typer.Option(help="The part of the template that counts, in pixels: LEFT,TOP,RIGHT,BOTTOM.")
+]
+Mask = Annotated[
+    Path | None, typer.Option(help="A picture of the template's size, black where it does not count.")
+]
+Out = Annotated[Path, typer.Option(help="Folder of the results.")]
+
+
+@app.command()
+@_plain_errors()
+def align(
+    template: Template,
+    images: Annotated[list[Path], typer.Argument(help="Picture files, or folders of them.")],
+    warp: Family = "homography",
+    out: Out = Path("aligned"),
+    region: Region = None,
+    mask: Mask = None,
+) -> None:
+    """Align pictures to one of them: aligned pictures, 3×3 matrices, a contact sheet, a film."""
+    from icstn.photos import align_files
+
+    _tell(align_files(template, images, out, warp=warp, region=_box(region), mask=mask), out)
+
+
+@app.command()
+@_plain_errors()
+def track(
+    template: Template,
+    frames: Annotated[list[Path], typer.Argument(help="Frames in their order, folders, animations, films.")],
+    warp: Family = "affine",
+    out: Out = Path("tracked"),
+    region: Region = None,
+    mask: Mask = None,
+) -> None:
+    """Follow a template through the frames of a film, and say where it is lost."""
+    from icstn.photos import track_files
+
+    _tell(track_files(template, frames, out, warp=warp, region=_box(region), mask=mask), out)
+
+
+def _box(region: str | None) -> tuple[int, int, int, int] | None:
+    if region is None:
+        return None
+    try:
+        left, top, right, bottom = (int(v) for v in region.split(","))
+    except ValueError:
+        raise ValueError(f"a region is LEFT,TOP,RIGHT,BOTTOM in whole pixels, not {region!r}") from None
+    return left, top, right, bottom
+
+
+def _tell(rows: list[Any], out: Path) -> None:
+    """What failed, one sentence each; exit status 1 if anything did."""
+    failed = [row for row in rows if not row.ok]
+    for row in failed:
+        print(f"icstn: {row.image}: {row.status}", file=sys.stderr)
+    print(f"{len(rows) - len(failed)} of {len(rows)} pictures aligned: {out}")
+    if failed or not rows:
+        raise typer.Exit(1)
 
 
 def _execution(device: str, data: str | None, workers: int, scheduler: str | None, log: Path | None) -> Any:

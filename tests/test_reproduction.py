@@ -136,6 +136,18 @@ class TestPlan:
         assert second.data.stand_in
         assert "a rendered stand-in takes its place" in capsys.readouterr().err
 
+    def test_training_alone_needs_no_notebooks_and_on_a_cluster_no_data(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("icstn.reproduction.plans.checkout", lambda: None)
+        request = Request(("table_2", "table_3", "figure_3"), output=tmp_path, train_only=True)
+        there = Execution(device="cpu", data=DataOptions("/on/the/workers"), scheduler="tcp://there:8786")
+        jobs = reproduction.plan(request, there)
+        assert [len(job.specs) for job in jobs] == [12, 5, 0]
+        assert {job.data for job in jobs} == {there.data}
+        with pytest.raises(ReproductionError, match="run this in the project's checkout"):
+            reproduction.plan(replace(request, train_only=False), there)
+
     @pytest.mark.parametrize(
         ("parameters", "sentence"),
         [({"nonsense": 1}, "figure_3 has no parameter 'nonsense': it has output"),

