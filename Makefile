@@ -1,6 +1,7 @@
 # make reproduce   trains what is missing, renders every table and figure, builds the book
 # make book        builds the book from the committed notebooks, strictly
 # make test        every test
+# make mutants     one-line mistakes put in one at a time: do the tests notice? (hours; can be stopped)
 # make notebooks   reruns the committed notebooks and writes them and the README's results back
 # make dist        wheel, sdist and the published Records, in dist/
 # make clean       removes what the above built (not .venv, not your records)
@@ -19,7 +20,7 @@ NOTEBOOKS ?= $(sort $(wildcard book/*.ipynb figures/*.ipynb))
 # One thread a process: reproducible sums, and the test workers do not fight over the cores.
 test notebooks: export OMP_NUM_THREADS := 1
 
-.PHONY: reproduce book test notebooks dist clean
+.PHONY: reproduce book test mutants notebooks dist clean
 .DEFAULT_GOAL := book
 
 reproduce: $(STAMP)
@@ -30,6 +31,10 @@ book: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup $(TESTS) $(ARGS)
+
+mutants: $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-mutants.txt
+	$(BIN)/python tools/mutants.py $(ARGS)
 
 notebooks: $(STAMP)
 	$(BIN)/python tools/notebooks.py $(NOTEBOOKS)
