@@ -218,6 +218,8 @@ def difference(old: Sequence[str], new: Sequence[str]) -> tuple[str, str]:
     tail, most = 0, min(len(old), len(new)) - head
     while tail < most and old[-1 - tail] == new[-1 - tail]:
         tail += 1
+    if len(new) - tail == head and tail:  # a line is gone: the next one tells which
+        tail -= 1
     return tuple(" ".join(s.strip() for s in x[head : len(x) - tail]) for x in (old, new))  # type: ignore
 
 
