@@ -202,7 +202,7 @@ CUT_OFF = """() => {
     for (const e of article.querySelectorAll('*')) {
         const style = getComputedStyle(e), box = e.getBoundingClientRect();
         if (!box.width || !e.checkVisibility() || style.display == 'inline' || style.position == 'absolute'
-            || e.closest('mjx-container > *')) continue;
+            || e.closest('mjx-container > *') || e.matches('span.math')) continue;  // inline: see its formula
         const over = style.overflowX == 'visible' ? box.right - edge : e.scrollWidth - e.clientWidth - 1;
         if (over > 0 && !found.some(f => f.e.contains(e)))
             found.push({e, text: `${e.tagName} ${e.className}, by ${Math.round(over)}: ` +
