@@ -83,8 +83,8 @@ def _data(records: Mapping[str, Record], facts: ReportFacts) -> str:
     lines = [
         f"{len(facts.classes)} classes, {facts.trained} images to train on and {len(facts.files)} held out "
         f"(every sixth of each class), all {spec.size}×{spec.size} in {'gray' if spec.gray else 'colour'}.",
-        f"Images are displaced by σ = {spec.sigma:g} pixels (corners, and all four together), anew at each look; "
-        f"errors are those of the held-out images{moved}."
+        f"Images are displaced by σ = {spec.sigma:g} pixels (corners, and all together), anew at each "
+        f"look; errors are those of the held-out images{moved}."
         if spec.sigma
         else "Images are taken as they are; errors are those of the held-out images.",
         *sorted(notes),
@@ -120,7 +120,9 @@ def _curves(records: Mapping[str, Record]) -> str:
         points = " ".join(
             f"{600 * s / end:.1f},{160 * (1 - e / top):.1f}" for s, e in zip(steps, errors, strict=True)
         )
+        marker = points.split()[-1].split(",") if points else ("0", "0")
         lines.append(f"<polyline class='c{k}' points='{points}'/>")
+        lines.append(f"<circle class='c{k}' cx='{marker[0]}' cy='{marker[1]}' r='4'/>")
     words = "; ".join(
         f"{model} ends at {errors[-1]:.1f} %" for model, (_, errors) in curves.items() if errors
     )
@@ -218,9 +220,10 @@ def _style() -> str:
         "table{border-collapse:collapse}td,th{padding:.2rem .6rem;text-align:left;"
         "border-bottom:1px solid var(--grid)}img{width:72px;image-rendering:pixelated;display:block}"
         "pre{background:var(--surface);padding:.8rem;overflow-x:auto}.verdict{font-weight:600}"
-        "svg{width:100%;max-width:40rem}svg polyline,svg path{fill:none;stroke-width:2}"
+        "svg{width:100%;max-width:40rem;overflow:visible}svg polyline,svg path{fill:none;stroke-width:2}"
         "svg path{stroke:var(--grid)}svg text{fill:var(--muted);font-size:12px}"
-        "polyline.c0{stroke:var(--c0)}polyline.c1{stroke:var(--c1)}span.c0{color:var(--c0)}span.c1{color:var(--c1)}"
+        "polyline.c0{stroke:var(--c0)}polyline.c1{stroke:var(--c1)}"
+        "circle.c0{fill:var(--c0)}circle.c1{fill:var(--c1)}span.c0{color:var(--c0)}span.c1{color:var(--c1)}"
     )
 
 

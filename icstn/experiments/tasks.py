@@ -41,6 +41,14 @@ PLACED = {
 }
 
 
+def placed(spec: Spec) -> Placed:
+    """How the images of a classification are seen."""
+    if isinstance(spec, FolderSpec):
+        frame = Frame.full(spec.size, spec.size)
+        return Placed(frame, (spec.size, spec.size), 1 if spec.gray else 3, standardize=True)
+    return PLACED[spec.about.data]
+
+
 def make_task(spec: RunSpec, data: DataOptions, device: torch.device | str) -> Task:
     """Load the spec's data and put them on the device.
 
@@ -53,7 +61,7 @@ def make_task(spec: RunSpec, data: DataOptions, device: torch.device | str) -> T
     if spec.about.kind == "planar":
         return planar_task(spec, device)
     assert isinstance(spec, Spec)
-    place = PLACED[spec.about.data]
+    place = placed(spec)
     if spec.about.data == "mnist":
         train, test = _splits(spec, lambda split: datasets.mnist(split, data.folder))
     else:
@@ -93,8 +101,8 @@ def folder_task(spec: FolderSpec, data: DataOptions, device: torch.device | str)
 def fit_task(spec: FolderSpec, images: datasets.Dataset, device: torch.device | str) -> Classification:
     """The same with the images at hand."""
     train, test = datasets.split_validation(images)
-    frame = Frame.full(spec.size, spec.size)
-    return Classification(spec, train, test, frame, torch.device(device), standardize=True)
+    place = placed(spec)
+    return Classification(spec, train, test, place.frame, torch.device(device), place.standardize)
 
 
 def _gtsrb(split: Split, data: DataOptions) -> datasets.Dataset:
