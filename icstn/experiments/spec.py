@@ -201,7 +201,7 @@ class FolderSpec(Spec):
     its :class:`icstn.experiments.Execution`, and refuses others.
 
     Attributes:
-        fingerprint: of all images at that size and their labels, see :class:`icstn.datasets.Dataset`.
+        fingerprint: of all images at that size and their labels, see ``icstn.datasets.Dataset``.
         size: side of the images and of the template in pixels.
         gray: whether the images have one channel, not three.
     """
