@@ -1,4 +1,4 @@
-"""``icstn``: reproduce exhibits, list what there is, look after data and runs."""
+"""``icstn``: reproduce exhibits, fit one's own images, list what there is, look after data and runs."""
 
 from __future__ import annotations
 
@@ -159,6 +159,55 @@ def train(
     for r in ensure(specs, Records(records), execution):
         result = f"{r.test_error:.3f} {r.spec.about.unit}" if r.status == "finished" else r.status
         print(f"{result:>12}  {r.spec.key}" + (f"  ({r.remark})" if r.remark else ""))
+
+
+@app.command()
+@_plain_errors()
+def fit(
+    folder: Annotated[Path, typer.Argument(help="Your images: one subfolder a class.")],
+    network: Annotated[
+        str, typer.Option(help="small, medium, or the paper's notation: '[FC(8)]x4 -> conv(9x9,3)-FC(10)'.")
+    ] = "small",
+    size: Annotated[int, typer.Option(help="Side in pixels that images are brought to.")] = 36,
+    gray: Annotated[
+        bool | None, typer.Option("--gray/--colour", help="By default as the images are.")
+    ] = None,
+    sigma: Annotated[
+        float | None,
+        typer.Option(help="Displacement of the images in pixels; 0.125 of the width by default, 0 for none."),
+    ] = None,
+    operations: Annotated[
+        int | None, typer.Option(help="Warp operations of the transformer, 4 by default.")
+    ] = None,
+    iterations: Annotated[int, typer.Option(help="Training steps of each network.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Of the training draws and initial weights.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report and the networks; fit-FOLDER by default.")
+    ] = None,
+    device: Device = "auto",
+    records: RecordsFolder = None,
+    workers: Workers = 0,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Another field of the Spec, such as warp=affine or batch=50."),
+    ] = None,
+    log: Log = None,
+) -> None:
+    """Train on a folder of your own images, with and without the transformer, and write a report."""
+    from icstn.experiments import Execution, Records
+    from icstn.fitting import fit as fit_folder
+
+    execution = Execution(device=device, workers=workers, log=log)
+    own = {"iterations": iterations, "seed": seed} | _parse(change or [])
+    options: dict[str, Any] = {"size": size, "gray": gray, "sigma": sigma, "operations": operations}
+    done = fit_folder(
+        folder, network, records=Records(records), execution=execution, out=out, **options, **own
+    )
+    for model, error in done.findings.errors.items():
+        print(f"{error.show()} %  {model}")
+    print(f"{done.findings.verdict}\nreport: {done.report}")
+    if done.diverged:
+        raise RuntimeError("; ".join(done.diverged) + "; smaller rates may help, --set rate_predictor=2e-5")
 
 
 @app.command(name="list")

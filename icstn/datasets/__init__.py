@@ -1,4 +1,4 @@
-"""MNIST, GTSRB and single photographs: found or downloaded, verified, cached, with their provenance."""
+"""MNIST, GTSRB, photographs and folders of one's own: found or downloaded, and verified."""
 
 from icstn.extras import require
 
@@ -9,6 +9,7 @@ from icstn.datasets._mnist import mnist
 from icstn.datasets.cache import cache_dir
 from icstn.datasets.catalog import CREDITS, Credit, DataStatus, fetch, status
 from icstn.datasets.dataset import DataError, Dataset, UnavailableError, fingerprint
+from icstn.datasets.folder import image_files, image_folder
 from icstn.datasets.images import Scene, photograph, planar_frame, planar_scene
 from icstn.datasets.signs import SIGNS
 from icstn.datasets.splits import split_validation
@@ -29,6 +30,8 @@ __all__ = [
     "gtsrb",
     "gtsrb_or_stand_in",
     "gtsrb_stand_in",
+    "image_files",
+    "image_folder",
     "mnist",
     "photograph",
     "planar_frame",

@@ -35,7 +35,9 @@ class Dataset:
         boxes: ``(N, 4)`` float32 annotated boxes (left, top, right, bottom) in pixel centers of
             ``images``, for the data sets that have them.
         groups: ``(N,)`` int64, equal where images show one and the same thing (GTSRB's training images: the
-            track of one physical sign), for the data sets that have such images.
+            track of one physical sign), for the data sets that have such images. In a folder of one's own
+            each image is a group of its own, and the number that of its file.
+        classes: names of the classes by their numbers, for the data sets that name them.
     """
 
     images: UInt8[Tensor, "n c h w"]
@@ -47,6 +49,7 @@ class Dataset:
     stand_in: bool = False
     boxes: Float[Tensor, "n 4"] | None = None
     groups: Int64[Tensor, " n"] | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.dim() != 4 or len(self.images) != len(self.labels):

@@ -140,12 +140,24 @@ def _scaled_size(
 
 def _opened(name_or_path: str | os.PathLike[str]) -> Image:
     """The photograph in RGB."""
+    return picture(path_of(name_or_path))
+
+
+def picture(path: Path, least: int = MIN_SIDE) -> Image:
+    """An image file in RGB, upright as its EXIF tag says, transparent pixels on black.
+
+    Args:
+        path: of the file.
+        least: smallest side in pixels.
+
+    Raises:
+        DataError: it is no readable picture of 8 bits a channel and of a sensible size.
+    """
     from PIL import Image, ImageOps
 
-    path = path_of(name_or_path)
     try:
         with Image.open(path) as image:
-            _check_size(path, image.size)
+            _check_size(path, image.size, least)
             _check_depth(image)
             upright = ImageOps.exif_transpose(image)
             return _on_black(upright)
@@ -162,10 +174,10 @@ def _on_black(image: Image) -> Image:
     return image.convert("RGB")
 
 
-def _check_size(path: Path, size: tuple[int, int]) -> None:
-    if min(size) < MIN_SIDE or size[0] * size[1] > MAX_PIXELS:
+def _check_size(path: Path, size: tuple[int, int], least: int) -> None:
+    if min(size) < least or size[0] * size[1] > MAX_PIXELS:
         raise DataError(
-            f"{path} has {size[0]}×{size[1]} pixels: a photograph has at least {MIN_SIDE} on each side and "
+            f"{path} has {size[0]}×{size[1]} pixels: a photograph has at least {least} on each side and "
             f"at most {MAX_PIXELS:,} in all"
         )
 

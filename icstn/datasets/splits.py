@@ -48,7 +48,8 @@ def subset(data: Dataset, chosen: Bool[Tensor, " n"], split: str) -> Dataset:
     boxes = None if data.boxes is None else data.boxes[chosen]
     groups = None if data.groups is None else data.groups[chosen]
     digest = fingerprint(images, labels)
-    return Dataset(images, labels, data.name, split, digest, data.notes, data.stand_in, boxes, groups)
+    kept = (data.notes, data.stand_in, boxes, groups, data.classes)
+    return Dataset(images, labels, data.name, split, digest, *kept)
 
 
 def _last(data: Dataset) -> Bool[Tensor, " n"]:

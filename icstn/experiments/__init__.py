@@ -11,12 +11,13 @@ require("experiments", "filelock", "PIL", "platformdirs", "pooch", "tqdm")
 
 from icstn.experiments.execution import DataOptions, Execution
 from icstn.experiments.experiment import BASELINES, EXPERIMENTS, Experiment
+from icstn.experiments.folders import folder_specs
 from icstn.experiments.models import Model, build_model
 from icstn.experiments.progress import Progress
 from icstn.experiments.recipes import cells
 from icstn.experiments.records import Record, Records, open_records
 from icstn.experiments.running import ensure
-from icstn.experiments.spec import PRESETS, BaselineSpec, RunSpec, Spec, SpecError
+from icstn.experiments.spec import PRESETS, BaselineSpec, FolderSpec, RunSpec, Spec, SpecError
 from icstn.experiments.tasks import make_task
 from icstn.experiments.training import train
 from icstn.files import StorageError
@@ -29,6 +30,7 @@ __all__ = [
     "DataOptions",
     "Execution",
     "Experiment",
+    "FolderSpec",
     "Model",
     "Progress",
     "Record",
@@ -40,6 +42,7 @@ __all__ = [
     "build_model",
     "cells",
     "ensure",
+    "folder_specs",
     "make_task",
     "open_records",
     "train",

@@ -52,7 +52,7 @@ class Experiment:
     @property
     def classical(self) -> bool:
         """Whether its rows are classical methods, which a :class:`BaselineSpec` describes."""
-        return not self.printed
+        return self.kind == "planar" and not self.printed
 
     @property
     def by_sigma(self) -> bool:
@@ -80,6 +80,31 @@ def _classification(
         data=data,
         trials=name,
         fields={"warp": "homography", **fields},
+    )
+
+
+#: What a run on a folder of one's own images has for an experiment; it stands in no table.
+FOLDER = "folder"
+
+
+def folder_experiment(name: str, sigma: float) -> Experiment:
+    """A run on a folder of one's own images, as an experiment of its own.
+
+    Args:
+        name: of the images; equal names meet the same test perturbations.
+        sigma: of its perturbation in pixels.
+    """
+    return Experiment(
+        name=FOLDER,
+        title=f"Images {name}",
+        kind="classification",
+        unit="%",
+        digits=2,
+        sigmas=(sigma,),
+        rows={},
+        printed={},
+        data=name,
+        trials=name,
     )
 
 

@@ -135,7 +135,7 @@ def is_own(spec: RunSpec) -> bool:
 
 def cost(spec: RunSpec) -> float:
     """Rough work of a run, for putting long runs first: only the order of the values means anything."""
-    per_step = _COST[spec.experiment].get(spec.model, 1.0)
+    per_step = _COST.get(spec.experiment, {}).get(spec.model, 1.0)
     return per_step * (spec.steps if isinstance(spec, BaselineSpec) else spec.iterations)  # type: ignore[attr-defined]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, TypeVar
 
-from icstn.experiments.experiment import EXPERIMENTS, Experiment
+from icstn.experiments.experiment import EXPERIMENTS, FOLDER, Experiment, folder_experiment
 from icstn.warps import FAMILIES
 
 #: What each preset is for.
@@ -68,7 +68,7 @@ class RunSpec:
     def __post_init__(self) -> None:
         for f in fields(self):
             _coerce(self, f.name, str(f.type))
-        self._one_of("experiment", EXPERIMENTS)
+        self._one_of("experiment", self.experiments())
         self._one_of("preset", PRESETS)
         self._one_of("warp", FAMILIES)
         self._at_least(0, "seed", "sigma", "test_items")
@@ -83,6 +83,11 @@ class RunSpec:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= least):
                 raise SpecError(f"{name} is at least {least:g}, not {value!r}")
+
+    @classmethod
+    def experiments(cls) -> Iterable[str]:
+        """Names of the experiments that such a spec can be of."""
+        return EXPERIMENTS
 
     @property
     def about(self) -> Experiment:
@@ -189,6 +194,44 @@ class Spec(RunSpec):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FolderSpec(Spec):
+    """The training of one network on a folder of one's own images, see :mod:`icstn.experiments.folders`.
+
+    The images are told by what they show, not by where they lie: the run looks for them in the data folder of
+    its :class:`icstn.experiments.Execution`, and refuses others.
+
+    Attributes:
+        fingerprint: of all images at that size and their labels, see ``icstn.datasets.Dataset``.
+        size: side of the images and of the template in pixels.
+        gray: whether the images have one channel, not three.
+    """
+
+    fingerprint: str
+    size: int
+    gray: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._at_least(2, "size")
+
+    @classmethod
+    def experiments(cls) -> Iterable[str]:
+        """A folder, and no other."""
+        return (FOLDER,)
+
+    @property
+    def about(self) -> Experiment:
+        """An experiment of its own."""
+        return folder_experiment(self.fingerprint[:8], self.sigma)
+
+    @property
+    def key(self) -> str:
+        """Readable, unique name of the run, also its folder's name."""
+        images = self.fingerprint[:8]
+        return f"{self.experiment}-{images}-{self.model.lower()}-seed{self.seed}-{self.digest[:10]}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class BaselineSpec(RunSpec):
     """A classical method on the trials of Table 1, see :mod:`icstn.experiments.baselines`.
 
@@ -212,7 +255,10 @@ def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
     Raises:
         SpecError: as :meth:`RunSpec.from_dict`.
     """
-    found = EXPERIMENTS.get(str(values.get("experiment")))
+    name = str(values.get("experiment"))
+    if name in FolderSpec.experiments():
+        return FolderSpec.from_dict(values)
+    found = EXPERIMENTS.get(name)
     return (BaselineSpec if found and found.classical else Spec).from_dict(values)
 
 

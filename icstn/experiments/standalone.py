@@ -12,7 +12,7 @@ from icstn.experiments.classification import prepared
 from icstn.experiments.models import Model, build_model
 from icstn.experiments.records import Record
 from icstn.experiments.spec import Spec
-from icstn.experiments.tasks import PLACED, planar_task
+from icstn.experiments.tasks import placed, planar_task
 from icstn.export import export_onnx
 
 
@@ -65,7 +65,7 @@ def standalone(record: Record) -> Standalone:
         model = _loaded(task.model(), record)
         example = (task.photograph.expand(2, -1, -1, -1), task.test_warps(2, 0))
         return Standalone(model, example, ("image", "p"), ("warps",))
-    place = PLACED[spec.about.data]
+    place = placed(spec)
     model = _loaded(build_model(spec, place.frame, place.channels), record)
     shape = (2, place.channels, *place.image_size)
     image = torch.randint(256, shape, generator=generator, dtype=torch.uint8)

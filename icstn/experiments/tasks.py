@@ -11,7 +11,7 @@ from icstn import datasets
 from icstn.experiments.classification import Classification
 from icstn.experiments.execution import DataOptions
 from icstn.experiments.planar import Planar
-from icstn.experiments.spec import RunSpec, Spec
+from icstn.experiments.spec import FolderSpec, RunSpec, Spec
 from icstn.experiments.task import Task
 from icstn.sampling import Frame
 
@@ -41,6 +41,14 @@ PLACED = {
 }
 
 
+def placed(spec: Spec) -> Placed:
+    """How the images of a classification are seen."""
+    if isinstance(spec, FolderSpec):
+        frame = Frame.full(spec.size, spec.size)
+        return Placed(frame, (spec.size, spec.size), 1 if spec.gray else 3, standardize=True)
+    return PLACED[spec.about.data]
+
+
 def make_task(spec: RunSpec, data: DataOptions, device: torch.device | str) -> Task:
     """Load the spec's data and put them on the device.
 
@@ -48,10 +56,12 @@ def make_task(spec: RunSpec, data: DataOptions, device: torch.device | str) -> T
         DataError: the data can't be had; the message lists the sources tried.
     """
     device = torch.device(device)
+    if isinstance(spec, FolderSpec):
+        return folder_task(spec, data, device)
     if spec.about.kind == "planar":
         return planar_task(spec, device)
     assert isinstance(spec, Spec)
-    place = PLACED[spec.about.data]
+    place = placed(spec)
     if spec.about.data == "mnist":
         train, test = _splits(spec, lambda split: datasets.mnist(split, data.folder))
     else:
@@ -72,6 +82,27 @@ def planar_task(spec: RunSpec, device: torch.device | str) -> Planar:
     """The planar experiment on the spec's photograph."""
     scene = datasets.planar_scene(spec.image, gray=True)
     return Planar(spec, scene.image, scene.frame, torch.device(device))
+
+
+def folder_task(spec: FolderSpec, data: DataOptions, device: torch.device | str) -> Classification:
+    """The classification of a folder of one's own images: every sixth of each class is held out, and tested.
+
+    Raises:
+        DataError: no data folder is named, it can't be read, or its images are not the spec's.
+    """
+    if data.folder is None:
+        raise datasets.DataError("a run on a folder of images needs that folder as its data folder")
+    found = datasets.image_folder(data.folder, spec.size, gray=spec.gray)
+    if found.fingerprint != spec.fingerprint:
+        raise datasets.DataError(f"{data.folder} does not hold the images that this run is of: fit it anew")
+    return fit_task(spec, found, device)
+
+
+def fit_task(spec: FolderSpec, images: datasets.Dataset, device: torch.device | str) -> Classification:
+    """The same with the images at hand."""
+    train, test = datasets.split_validation(images)
+    place = placed(spec)
+    return Classification(spec, train, test, place.frame, torch.device(device), place.standardize)
 
 
 def _gtsrb(split: Split, data: DataOptions) -> datasets.Dataset:

@@ -109,8 +109,8 @@ export function basinMap({ choose, start }) {
   const canvas = element("canvas", {
     width: cells,
     height: cells,
-    tabindex: 0,
     role: "img",
+    "aria-label": "Map of starting points",
   });
   const dot = element("span", { class: "il-dot", "aria-hidden": "true" });
   const text = element("p", { class: "il-share" });
