@@ -222,7 +222,7 @@ class CompositionalSTN(Compositional):
         predictors: one geometric predictor for each warp operation.
         warp: family of their predictions.
         frame: where the template lies in the image; the whole image by default.
-        side: ``"template"`` composes as Lucas-Kanade, M(p) M(Δp), and trains better; ``"image"`` as the
+        side: ``"template"`` composes as Lucas-Kanade, M(p) M(Δp); ``"image"`` as the
             paper's eq. (10), M(Δp) M(p).
         padding: what lies outside the image, see :func:`icstn.sampling.sample`.
     """
@@ -266,7 +266,7 @@ class ICSTN(Compositional):
         n: number of warp operations.
         warp: family of its prediction.
         frame: where the template lies in the image; the whole image by default.
-        side: ``"template"`` composes as Lucas-Kanade, M(p) M(Δp), and trains better; ``"image"`` as the
+        side: ``"template"`` composes as Lucas-Kanade, M(p) M(Δp); ``"image"`` as the
             paper's eq. (10), M(Δp) M(p).
         invert: compose with the explicit inverse Δp⁻¹ of the prediction, as IC-LK does (Sec. 4.2 finds
             the difference negligible).
