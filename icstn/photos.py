@@ -40,7 +40,7 @@ class PhotoRow:
         image: its file, with the number of the frame where it has several.
         status: ``converged`` or ``tracked``, or why not, in words.
         matrix: from the template's pixels to the picture's, three rows of three (see
-            :meth:`~icstn.classical.AlignmentResult.matrix`), or None where there is none.
+            :meth:`~icstn.classical.result.AlignmentResult.matrix`), or None where there is none.
         correlation: with the template, in [-1, 1].
         aligned: name of the aligned picture, or None.
     """

@@ -56,7 +56,7 @@ class TestTrain:
         [record] = Records(tmp_path)
         assert (status, "icstn: " in err) == (0, False)
         assert out.split()[:3] == [f"{record.test_error:.3f}", "px", record.spec.key]
-        assert (record.remark in out) == bool(record.remark)
+        assert record.remark in out
         assert list((tmp_path / "log" / record.spec.key).iterdir())
         assert run("status", *where)[1].startswith("finished")
 

@@ -236,6 +236,7 @@ class TestLivePage:
             page.get_by_role("button", name="One step on").click()
         assert "a 1" in page.locator(".il-note").nth(2).inner_text()
 
+    @pytest.mark.long  # a time is a measurement, and nobody's business on a machine with other work
     def test_sixty_frames_a_second(self, opened: Any) -> None:
         """All of a frame's work for IC-STN-4(b): four steps, the classifier, drawing. The median of many."""
         page = opened("live")

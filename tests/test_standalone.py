@@ -13,7 +13,7 @@ from icstn.evidence.trace import find_one
 from icstn.experiments.classification import prepared
 from icstn.experiments.models import build_model
 from icstn.experiments.records import Records
-from icstn.experiments.standalone import standalone
+from icstn.experiments.standalone import self_contained
 from icstn.experiments.tasks import PLACED
 
 
@@ -33,7 +33,7 @@ def images(data: str, batch: int = 3) -> torch.Tensor:
 )
 def test_a_classifier_takes_images_as_they_are(records: Records, cell: str, classes: int) -> None:
     record = find_one(cell, records)
-    found = standalone(record)
+    found = self_contained(record)
     place = PLACED[record.spec.about.data]
     x = images(record.spec.about.data)
     assert found.example[0].shape[1:] == x.shape[1:]
@@ -47,7 +47,7 @@ def test_a_classifier_takes_images_as_they_are(records: Records, cell: str, clas
 
 
 def test_planar_alignment_takes_warps(records: Records) -> None:
-    found = standalone(find_one("table_1-ic-stn-4-sigma5-full", records))
+    found = self_contained(find_one("table_1-ic-stn-4-sigma5-full", records))
     image, p = found.example
     final = found.network(image, p)
     assert found.inputs == ("image", "p")
@@ -56,7 +56,7 @@ def test_planar_alignment_takes_warps(records: Records) -> None:
 
 def test_a_classical_method_left_no_network(records: Records) -> None:
     with pytest.raises(ValueError, match="is a classical method, so it left no network"):
-        standalone(find_one("baselines-sdm-sigma5-full", records))
+        self_contained(find_one("baselines-sdm-sigma5-full", records))
 
 
 def test_several_runs_are_listed(records: Records) -> None:
@@ -74,7 +74,7 @@ def test_the_command_writes_a_file_that_runs(cell: str, root: Path, tmp_path: Pa
         f"{str(root / 'figures' / 'records')!r}]\nfrom icstn.cli import app\napp()"
     )
     assert f"{path}: {cell}" in fresh_python(code)
-    found = standalone(find_one(cell, Records(root / "figures" / "records")))
+    found = self_contained(find_one(cell, Records(root / "figures" / "records")))
     session = onnxruntime.InferenceSession(str(path))
     assert tuple(o.name for o in session.get_outputs()) == found.outputs
     inputs = [torch.cat((x, x, x[:1])) for x in found.example]

@@ -46,7 +46,7 @@ class Classifier(nn.Module):
         return self.model.classifier(aligned), warps[-1]
 
 
-def standalone(record: Record) -> Standalone:
+def self_contained(record: Record) -> Standalone:
     """The network of a run, without its data.
 
     A classifier takes images as they are; planar alignment takes float images that were shifted and scaled
@@ -74,7 +74,7 @@ def standalone(record: Record) -> Standalone:
 
 def export_run(record: Record, path: Path) -> float:
     """Write a run's network with :func:`icstn.export.export_onnx`; the largest difference to PyTorch's."""
-    found = standalone(record)
+    found = self_contained(record)
     return export_onnx(found.network, path, *found.example, names=found.inputs, outputs=found.outputs)
 
 

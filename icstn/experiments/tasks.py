@@ -18,7 +18,7 @@ from icstn.sampling import Frame
 Split = Literal["train", "test"]
 
 
-class Placed(NamedTuple):
+class Seen(NamedTuple):
     """How the images of a data set are seen.
 
     Attributes:
@@ -36,16 +36,16 @@ class Placed(NamedTuple):
 
 #: By the name of the data.
 PLACED = {
-    "mnist": Placed(Frame.full(28, 28), (28, 28), 1, standardize=False),
-    "gtsrb": Placed(Frame.crop(50, 50, 36, 36), (50, 50), 3, standardize=True),
+    "mnist": Seen(Frame.full(28, 28), (28, 28), 1, standardize=False),
+    "gtsrb": Seen(Frame.crop(50, 50, 36, 36), (50, 50), 3, standardize=True),
 }
 
 
-def placed(spec: Spec) -> Placed:
+def placed(spec: Spec) -> Seen:
     """How the images of a classification are seen."""
     if isinstance(spec, FolderSpec):
         frame = Frame.full(spec.size, spec.size)
-        return Placed(frame, (spec.size, spec.size), 1 if spec.gray else 3, standardize=True)
+        return Seen(frame, (spec.size, spec.size), 1 if spec.gray else 3, standardize=True)
     return PLACED[spec.about.data]
 
 
