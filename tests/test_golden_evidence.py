@@ -137,7 +137,8 @@ def test_a_difference_is_taken_item_by_item() -> None:
     so that it is far smaller than that of two independent means."""
     random = np.random.default_rng(3)
     hard = 0.95 * (random.random(200) < 0.4)
-    a, b = (random.random((4, 2, 200)) < hard * factor for factor in (1.0, 0.95))
+    of_seed = np.array([1.0, 0.8, 0.95, 0.7])[:, None, None]  # seeds that differ, too
+    a, b = (random.random((4, 2, 200)) < hard * factor * of_seed for factor in (1.0, 0.95))
     first, second = (100 * x.mean(1) for x in (a, b))
     means = []
     for _ in range(6000):
@@ -147,8 +148,9 @@ def test_a_difference_is_taken_item_by_item() -> None:
     found = paired(*map(torch.from_numpy, (first, second)))
     assert found.value == pytest.approx(first.mean() - second.mean())
     assert found.error == pytest.approx(np.std(means), rel=0.08)
-    alone = math.hypot(*(x.mean(0).std() / math.sqrt(200) for x in (first, second)))
-    assert found.error < 0.9 * alone
+    seeds = [x.mean(1).var(ddof=1) / 4 for x in (first, second)]
+    alone = sum(x.mean(0).var() / 200 for x in (first, second)) + sum(seeds)
+    assert found.error < 0.9 * math.sqrt(alone)
     runs = [[record(x, seed, 1.0) for seed, x in enumerate(own)] for own in (a, b)]
     assert difference(*runs).error == pytest.approx(found.error)
     assert difference(*runs).value == pytest.approx(100 * (a.mean() - b.mean()))
