@@ -274,7 +274,7 @@ class TestInBrowser:
         assert {name: weight for name, weight in weights.items() if weight > MOST_BYTES} == {}
 
     @pytest.mark.timeout(1800)
-    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
     def test_nothing_keeps_people_out(
         self, scheme: str, browser: Any, address: str, sights: dict[str, Sight]
     ) -> None:
