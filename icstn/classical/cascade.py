@@ -331,8 +331,7 @@ def _take_back(warp: Warp, p: Tensor, dp: Tensor) -> tuple[Tensor, Bool[Tensor, 
 
 def _corner_step(warp: Warp, frame: Frame, dp: Tensor) -> Tensor:
     x = corners(dp.dtype, dp.device)
-    half = dp.new_tensor([frame.width / 2, frame.height / 2])
-    return ((warp.apply(dp, x) - x) * half).square().sum(-1).mean(-1).sqrt()
+    return ((warp.apply(dp, x) - x) / dp.new_tensor(frame.pixels)).square().sum(-1).mean(-1).sqrt()
 
 
 def _left_image(p: Tensor, frame: Frame, warp: Warp, images: Tensor) -> Tensor:
