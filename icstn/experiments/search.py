@@ -1,10 +1,10 @@
 """Choosing a table's recipe by code, on validation data alone.
 
-A search has two rounds. In the first every candidate trains every row of the table for a tenth of the
-preset's iterations; the best few go on to the second, at full length. All rows of a table get the same
+A search has two rounds. In the first every candidate trains every row of the table for a small share of the
+preset's iterations; the best few go on to the second, for a larger share. All rows of a table get the same
 candidates and the same budget, and one recipe is chosen for all of them: the one whose validation error,
 relative to the best candidate's on the same row, is the least in the geometric mean over rows. The test set
-is not read.
+is not read. Lengths are not searched: a longer run is always better here, and is bounded by what it costs.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ class Space:
         experiment: the table.
         values: field of the Spec → its values; a candidate is one of each.
         kept: how many candidates go on to the second round.
+        shares: of the preset's iterations, in the first and in the second round.
     """
 
     experiment: str
     values: Mapping[str, Sequence[Any]]
     kept: int = 2
+    shares: tuple[float, float] = (0.1, 0.5)
 
     def candidates(self) -> list[Candidate]:
         """All combinations, in order."""
@@ -56,6 +58,8 @@ SPACES = {
         Space(
             "table_2",
             {"rate_classifier": (1e-3, 2e-3, 5e-3), "rate_predictor": (1e-4, 2e-4, 4e-4)},
+            kept=3,
+            shares=(0.05, 0.25),
         ),
         Space("table_3", {"appearance": (0.0, 0.5, 1.0), "rate_classifier": (1e-3, 2e-3)}),
     )
@@ -68,14 +72,15 @@ def runs(space: Space, candidate: Candidate, round_: int, seeds: Iterable[int] =
     Args:
         space: the search.
         candidate: one of its candidates.
-        round_: 1 trains for a tenth of the iterations, 2 for all.
+        round_: 1 or 2, which is longer.
         seeds: one run each.
     """
     found = []
     for spec in cells(space.experiment, "full", seeds):
         assert isinstance(spec, Spec)
-        length = spec.iterations // 10 if round_ == 1 else spec.iterations
+        length = round(spec.iterations * space.shares[round_ - 1])
         common = {"iterations": length, "tested_on": "validation", "test_draws": 1, "clip": 0.0}
+        common["restarts"] = 0
         candidate_run = varied(spec, common | dict(candidate))
         assert isinstance(candidate_run, Spec)
         found.append(candidate_run)
