@@ -6,14 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from icstn.experiments import EXPERIMENTS, Execution, Record, Records, cells, search
-from icstn.experiments.search import DIVERGED, SPACES, Candidate, Space, runs, score
-
-
-def record(error: float | None) -> Record:
-    metrics = {} if error is None else {"test_error": error}
-    spec = runs(SPACES["table_2"], (), 1)[0]
-    return Record(spec, "diverged" if error is None else "finished", metrics, {}, {})
+from icstn.experiments import EXPERIMENTS, Execution, Record, Records, Spec, cells, search
+from icstn.experiments.search import (
+    DIVERGED,
+    SPACES,
+    Candidate,
+    Outcome,
+    Space,
+    Try,
+    conduct,
+    load_outcome,
+    runs,
+    save_outcome,
+    score,
+)
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -34,37 +40,99 @@ def test_every_row_gets_the_same_and_no_test_data(name: str, round_: int) -> Non
     assert lengths[0] < lengths[1]
 
 
+A, B, C = (("rate_predictor", 1e-4),), (("rate_predictor", 2e-4),), (("rate_predictor", 3e-4),)
+
+
 def test_the_score_is_relative_to_the_best_of_each_row() -> None:
-    a, b, c = (("x", 1),), (("x", 2),), (("x", 3),)
-    found = score(
-        {
-            a: [record(1.0), record(40.0)],
-            b: [record(2.0), record(10.0)],
-            c: [record(None), record(20.0)],
-        }
-    )
-    assert found[a] == pytest.approx(2.0)  # √(1 · 4)
-    assert found[b] == pytest.approx(2**0.5)  # √(2 · 1)
-    assert found[c] == pytest.approx((DIVERGED * 2) ** 0.5)
+    found = score({A: [1.0, 40.0], B: [2.0, 10.0], C: [None, 20.0]})
+    assert found[A] == pytest.approx(2.0)  # √(1 · 4)
+    assert found[B] == pytest.approx(2**0.5)  # √(2 · 1)
+    assert found[C] == pytest.approx((DIVERGED * 2) ** 0.5)
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
+    """Errors by a table: the winner of the short round loses the long one. What was asked for, in order."""
+    errors = {1: {1e-4: 1.0, 2e-4: 2.0, 3e-4: None}, 2: {1e-4: 5.0, 2e-4: 4.0}}
+    asked: list[tuple[int, float]] = []
+
+    def play(specs, records, execution):
+        found = []
+        for s in specs:
+            round_ = 1 if s.iterations == 1000 else 2
+            asked.append((round_, s.rate_predictor))
+            found.append(record(s, errors[round_][s.rate_predictor]))
+        return found
+
+    monkeypatch.setattr(search, "ensure", play)
+    return asked
+
+
+def record(spec: Spec, error: float | None) -> Record:
+    if error is None:
+        return Record(spec, "diverged", {}, {}, {})
+    metrics = {"test_error": error, "interval": [error - 0.1, error + 0.1]}
+    return Record(spec, "finished", metrics, {}, {"training_seconds": 2.0})
+
+
+SPACE = Space("table_2", {"rate_predictor": (1e-4, 2e-4, 3e-4)}, kept=2)
 
 
 def test_the_best_go_on_and_the_best_of_them_is_chosen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, played: list[tuple[int, float]]
 ) -> None:
-    """With errors played by a table: the winner of the short round loses at full length."""
-    space = Space("table_2", {"rate_predictor": (1e-4, 2e-4, 3e-4)}, kept=2)
-    errors = {1: {1e-4: 1.0, 2e-4: 2.0, 3e-4: 9.0}, 2: {1e-4: 5.0, 2e-4: 4.0}}
-    asked: list[tuple[int, float]] = []
+    found = conduct(SPACE, Records(tmp_path), Execution())
+    assert found.kept == [A, B]
+    assert found.chosen == B
+    assert set(played) == {(1, 1e-4), (1, 2e-4), (1, 3e-4), (2, 1e-4), (2, 2e-4)}
+    assert len(found.tries) == 5 * len(EXPERIMENTS["table_2"].rows)
 
-    def played(specs, records, execution):
-        found = []
-        for s in specs:
-            round_ = 1 if s.iterations == 2000 else 2
-            asked.append((round_, s.rate_predictor))
-            found.append(Record(s, "finished", {"test_error": errors[round_][s.rate_predictor]}, {}, {}))
-        return found
 
-    monkeypatch.setattr(search, "ensure", played)
-    winner: Candidate = search.chosen(space, Records(tmp_path), Execution())
-    assert winner == (("rate_predictor", 2e-4),)
-    assert set(asked) == {(1, 1e-4), (1, 2e-4), (1, 3e-4), (2, 1e-4), (2, 2e-4)}
+def test_an_outcome_is_kept_whole(tmp_path: Path, played: list[tuple[int, float]]) -> None:
+    found = conduct(SPACE, Records(tmp_path), Execution())
+    save_outcome(found, tmp_path / "outcome.json")
+    assert load_outcome(tmp_path / "outcome.json") == found
+
+
+def test_a_row_has_an_exception_only_beyond_doubt() -> None:
+    def tried(candidate: Candidate, model: str, error: float | None, half: float = 0.1) -> Try:
+        interval = None if error is None else (error - half, error + half)
+        return Try(2, candidate, model, 3.5, 100, error, interval, 1.0, "")
+
+    tries = (
+        *(tried(A, m, e) for m, e in (("m1", 1.0), ("m2", 1.15), ("m3", 5.0), ("m4", None))),
+        *(tried(B, m, e) for m, e in (("m1", 2.0), ("m2", 1.00), ("m3", 1.0), ("m4", 50.0))),
+    )
+    cheap = Outcome(SPACE, (*tries, *(tried(m, n, 1.0) for m, n in ((A, "m5"), (A, "m6")))))
+    with pytest.raises(ValueError, match="shorter"):
+        cheap.scores(2)  # a candidate without all the rows
+    found = Outcome(SPACE, tries)
+    assert found.chosen == B
+    assert found.exceptions() == {("m1", 3.5): A}
+    other = Outcome(
+        SPACE, (tried(A, "m1", None), tried(A, "m2", 1.0), tried(B, "m1", 9.0), tried(B, "m2", 3.0))
+    )
+    assert other.chosen == B
+    assert other.exceptions() == {("m2", 3.5): A}
+
+
+PUBLISHED = sorted((Path(__file__).parent.parent / "figures" / "searches").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: p.stem)
+def test_published_recipes_are_the_chosen_ones(path: Path) -> None:
+    found = load_outcome(path)
+    assert found.space == SPACES[path.stem]
+    exceptions = found.exceptions()
+    for spec in cells(path.stem, "full"):
+        assert isinstance(spec, Spec)
+        recipe = exceptions.get((spec.model, spec.sigma), found.chosen)
+        assert all(getattr(spec, field) == value for field, value in recipe), spec.key
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: p.stem)
+def test_published_searches_tried_what_they_say(path: Path) -> None:
+    found = load_outcome(path)
+    wanted = [(r, c, s) for r, kept in ((1, found.space.candidates()), (2, found.kept)) for c in kept
+              for s in runs(found.space, c, r)]  # fmt: skip
+    assert [(t.round, t.candidate, t.key) for t in found.tries] == [(r, c, s.key) for r, c, s in wanted]

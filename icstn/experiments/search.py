@@ -10,9 +10,11 @@ is not read. Lengths are not searched: a longer run is always better here, and i
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -21,6 +23,7 @@ from icstn.experiments.recipes import cells, varied
 from icstn.experiments.records import Record, Records
 from icstn.experiments.running import ensure
 from icstn.experiments.spec import RunSpec, Spec
+from icstn.files import write_atomic
 
 Candidate = tuple[tuple[str, Any], ...]
 
@@ -42,7 +45,7 @@ class Space:
     experiment: str
     values: Mapping[str, Sequence[Any]]
     kept: int = 2
-    shares: tuple[float, float] = (0.1, 0.5)
+    shares: tuple[float, float] = (0.05, 0.25)
 
     def candidates(self) -> list[Candidate]:
         """All combinations, in order."""
@@ -58,8 +61,6 @@ SPACES = {
         Space(
             "table_2",
             {"rate_classifier": (1e-3, 2e-3, 5e-3), "rate_predictor": (1e-4, 2e-4, 4e-4)},
-            kept=3,
-            shares=(0.05, 0.25),
         ),
         Space("table_3", {"appearance": (0.0, 0.5, 1.0), "rate_classifier": (1e-3, 2e-3)}),
     )
@@ -87,29 +88,117 @@ def runs(space: Space, candidate: Candidate, round_: int, seeds: Iterable[int] =
     return found
 
 
-def score(records: Mapping[Candidate, Sequence[Record]]) -> dict[Candidate, float]:
+@dataclass(frozen=True)
+class Try:
+    """One run of a search, without its weights.
+
+    Attributes:
+        round, candidate: which candidate's, in which round.
+        model, sigma: the cell of the table.
+        iterations: its length.
+        error: on the validation set; None if the run diverged.
+        interval: 95 %, over the validation items; None if the run diverged.
+        seconds: of training.
+        key: of its Record.
+    """
+
+    round: int
+    candidate: Candidate
+    model: str
+    sigma: float
+    iterations: int
+    error: float | None
+    interval: tuple[float, float] | None
+    seconds: float
+    key: str
+
+    @classmethod
+    def of(cls, round_: int, candidate: Candidate, record: Record) -> Try:
+        """What is kept of a Record."""
+        spec, done = record.spec, record.status == "finished"
+        assert isinstance(spec, Spec)
+        interval = tuple(record.metrics["interval"]) if done else None
+        seconds = float(record.provenance.get("training_seconds", 0.0))
+        error = record.test_error if done else None
+        cell = (spec.model, spec.sigma, spec.iterations)
+        return cls(round_, candidate, *cell, error, interval, seconds, spec.key)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a search has tried, from which its choice follows.
+
+    Attributes:
+        space: what was tried.
+        tries: its runs.
+    """
+
+    space: Space
+    tries: tuple[Try, ...]
+
+    def scores(self, round_: int) -> dict[Candidate, float]:
+        """Of the candidates of a round, see :func:`score`."""
+        errors: dict[Candidate, list[float | None]] = {}
+        for t in self.tries:
+            if t.round == round_:
+                errors.setdefault(t.candidate, []).append(t.error)
+        return score(errors)
+
+    @property
+    def kept(self) -> list[Candidate]:
+        """Those that went on to the second round, the best of the first round first."""
+        scores = self.scores(1)
+        return sorted(scores, key=lambda c: scores[c])[: self.space.kept]
+
+    @property
+    def chosen(self) -> Candidate:
+        """The best of the second round."""
+        scores = self.scores(2)
+        return min(scores, key=lambda c: scores[c])
+
+    def exceptions(self) -> dict[tuple[str, float], Candidate]:
+        """Cells for which another candidate of the second round is better beyond doubt.
+
+        Beyond doubt means that the two intervals do not overlap, or that the chosen candidate diverged.
+        """
+        second = [t for t in self.tries if t.round == 2]
+        mine = {(t.model, t.sigma): t for t in second if t.candidate == self.chosen}
+        found: dict[tuple[str, float], Try] = {}
+        for t in (t for t in second if t.error is not None):
+            cell = (t.model, t.sigma)
+            rival = found.get(cell, mine[cell])
+            if rival.error is None or t.error < rival.error:  # type: ignore[operator]
+                found[cell] = t
+        return {cell: t.candidate for cell, t in found.items() if _beyond_doubt(t, mine[cell])}
+
+
+def _beyond_doubt(better: Try, worse: Try) -> bool:
+    return worse.interval is None or (better.interval is not None and better.interval[1] < worse.interval[0])
+
+
+def score(errors: Mapping[Candidate, Sequence[float | None]]) -> dict[Candidate, float]:
     """Error relative to the best candidate's on the same row, in the geometric mean over the rows.
 
     Args:
-        records: of each candidate, one for each row in the same order.
+        errors: of each candidate, one for each row in the same order; None for a run that diverged.
 
     Returns:
         1 for a candidate that is the best on every row; the larger the worse.
     """
-    rows = list(zip(*records.values(), strict=True))
-    logs: dict[Candidate, list[float]] = {c: [] for c in records}
+    rows = list(zip(*errors.values(), strict=True))
+    logs: dict[Candidate, list[float]] = {c: [] for c in errors}
     for row in rows:
-        best = min((r.test_error for r in row if r.status == "finished"), default=math.nan)
-        for candidate, r in zip(records, row, strict=True):
-            relative = max(r.test_error, 1e-9) / max(best, 1e-9) if r.status == "finished" else DIVERGED
+        best = min((e for e in row if e is not None), default=math.nan)
+        for candidate, error in zip(errors, row, strict=True):
+            relative = DIVERGED if error is None else max(error, 1e-9) / max(best, 1e-9)
             logs[candidate].append(math.log(min(relative, DIVERGED)))
     return {candidate: math.exp(fmean(values)) for candidate, values in logs.items()}
 
 
-def chosen(
+def conduct(
     space: Space, records: Records, execution: Execution | None = None, seeds: Sequence[int] = (0,)
-) -> Candidate:
-    """Run a search, or go on with it, and return the chosen candidate.
+) -> Outcome:
+    """Run a search, or go on with it.
 
     Args:
         space: what is tried.
@@ -117,17 +206,42 @@ def chosen(
         execution: where and how it runs.
         seeds: of the runs.
     """
-    first = space.candidates()
-    done = ensure([s for c in first for s in runs(space, c, 1, seeds)], records, execution)
-    scores = score(_by_candidate(space, first, 1, seeds, done))
-    second = sorted(first, key=lambda c: scores[c])[: space.kept]
-    done = ensure([s for c in second for s in runs(space, c, 2, seeds)], records, execution)
-    scores = score(_by_candidate(space, second, 2, seeds, done))
-    return min(second, key=lambda c: scores[c])
+    first = Outcome(space, _round(space, space.candidates(), 1, seeds, records, execution))
+    second = _round(space, first.kept, 2, seeds, records, execution)
+    return Outcome(space, first.tries + second)
 
 
-def _by_candidate(
-    space: Space, candidates: Sequence[Candidate], round_: int, seeds: Sequence[int], found: Iterable[Record]
-) -> dict[Candidate, list[Record]]:
+def _round(
+    space: Space,
+    candidates: Sequence[Candidate],
+    round_: int,
+    seeds: Sequence[int],
+    records: Records,
+    execution: Execution | None,
+) -> tuple[Try, ...]:
+    specs = {c: runs(space, c, round_, seeds) for c in candidates}
+    found = ensure([s for own in specs.values() for s in own], records, execution)
     by_spec: dict[RunSpec, Record] = {r.spec: r for r in found}
-    return {c: [by_spec[s] for s in runs(space, c, round_, seeds)] for c in candidates}
+    return tuple(Try.of(round_, c, by_spec[s]) for c, own in specs.items() for s in own)
+
+
+def save_outcome(outcome: Outcome, path: Path) -> None:
+    """Write a search's outcome as JSON."""
+    space = asdict(outcome.space)
+    tries = [asdict(t) | {"candidate": dict(t.candidate)} for t in outcome.tries]
+    rows = ",\n  ".join(json.dumps(t) for t in tries)
+    write_atomic(path, f'{{"space": {json.dumps(space)},\n "tries": [\n  {rows}]}}\n')
+
+
+def load_outcome(path: Path) -> Outcome:
+    """The inverse of :func:`save_outcome`."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    space = content["space"]
+    values = {name: tuple(found) for name, found in space["values"].items()}
+    read = Space(space["experiment"], values, space["kept"], tuple(space["shares"]))
+    return Outcome(read, tuple(map(_try, content["tries"])))
+
+
+def _try(values: dict[str, Any]) -> Try:
+    interval = values["interval"] and tuple(values["interval"])
+    return Try(**values | {"candidate": tuple(values["candidate"].items()), "interval": interval})
