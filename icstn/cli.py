@@ -163,6 +163,30 @@ def train(
 
 @app.command()
 @_plain_errors()
+def search(
+    experiment: Annotated[str, typer.Argument(help="table_1 (planar), table_2 (MNIST) or table_3 (GTSRB).")],
+    out: Annotated[Path | None, typer.Option(help="JSON file for the outcome of every run.")] = None,
+    device: Device = "auto",
+    data: Data = None,
+    records: RecordsFolder = None,
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
+) -> None:
+    """Choose a table's recipe on validation data, as the published ones were. Can be stopped and goes on."""
+    from icstn.experiments import Records, SpecError
+    from icstn.experiments.search import SPACES, conduct, save_outcome
+
+    if experiment not in SPACES:
+        raise SpecError(f"there is no search for {experiment!r}: choose from {', '.join(SPACES)}")
+    found = conduct(SPACES[experiment], Records(records), _execution(device, data, workers, scheduler, None))
+    if out is not None:
+        save_outcome(found, out)
+    for candidate, score in sorted(found.scores(2).items(), key=lambda row: row[1]):
+        print(f"{score:8.3f}  " + ", ".join(f"{name}={value:g}" for name, value in candidate))
+
+
+@app.command()
+@_plain_errors()
 def fit(
     folder: Annotated[Path, typer.Argument(help="Your images: one subfolder a class.")],
     network: Annotated[

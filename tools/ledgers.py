@@ -1,6 +1,6 @@
 """Write the ledgers: the book's pages on equations, claims and provenance, in which no verdict is by hand.
 
-    python -m tools.ledgers              write book/{equations,claims,does_the_paper_hold,provenance}.md
+    python -m tools.ledgers              write the pages
     python -m tools.ledgers --check      only say which of them are out of date
     python -m tools.ledgers --measure    first apply the published models to their test sets (needs the data)
 
@@ -22,14 +22,17 @@ import yaml
 from icstn.evidence.collection import Evidence
 from icstn.evidence.measurements import measure, read_measurements, to_measure, write_measurements
 from icstn.experiments import DataOptions, Record, Records
+from icstn.experiments.search import Outcome, load_outcome
 from tools.ledger_claims import claims_page
 from tools.ledger_equations import equations, equations_page
 from tools.ledger_provenance import provenance_page
+from tools.ledger_recipes import recipes_page
 from tools.ledger_summary import summary_page
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "figures" / "records"
 MEASUREMENTS = RECORDS / "measurements.json"
+SEARCHES = ROOT / "figures" / "searches"
 
 
 def book_labels(root: Path = ROOT) -> set[str]:
@@ -52,6 +55,11 @@ def published() -> tuple[Record, ...]:
     return tuple(Records(RECORDS))
 
 
+def searches() -> dict[str, Outcome]:
+    """Table → the search for its recipe, of those in figures/searches."""
+    return {p.stem: load_outcome(p) for p in sorted(SEARCHES.glob("*.json"))}
+
+
 def pages(records: Sequence[Record], measurements: dict, root: Path = ROOT) -> dict[str, str]:
     """Name of each ledger → its text."""
     labels, documents = book_labels(root), book_documents(root)
@@ -60,6 +68,7 @@ def pages(records: Sequence[Record], measurements: dict, root: Path = ROOT) -> d
         "claims.md": claims_page(Evidence(records, measurements), documents),
         "does_the_paper_hold.md": summary_page(Evidence(records, measurements), documents),
         "provenance.md": provenance_page(records),
+        "recipes.md": recipes_page(searches()),
     }
 
 

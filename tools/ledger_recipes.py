@@ -1,0 +1,100 @@
+"""The ledger of recipes: what was tried on validation data, what came of it, and what was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from icstn.evidence.estimates import significant
+from icstn.evidence.trace import duration
+from icstn.experiments import EXPERIMENTS, cells
+from icstn.experiments.search import SPACES, Candidate, Outcome, Try
+from tools.ledger_text import NOTE, wrap
+
+#: What each field is, in a word.
+WORDS = {
+    "rate_predictor": "predictor's rate",
+    "rate_classifier": "classifier's rate",
+    "clip": "bound on the predictor's gradient",
+    "appearance": "augmentation of appearance",
+    "average": "averaging of weights",
+}
+
+
+def recipes_page(outcomes: Mapping[str, Outcome]) -> str:
+    """book/recipes.md.
+
+    Args:
+        outcomes: table → its search, of those that were run.
+    """
+    out = [NOTE, "# How the recipes were chosen\n", wrap(_INTRODUCTION), ""]
+    for name in SPACES:
+        found = outcomes.get(name)
+        out += [f"({name.replace('_', '-')}-recipe)=", f"## {EXPERIMENTS[name].title}\n"]
+        out += _of_table(found) if found else [_not_searched(name)]
+    return "\n".join(out).rstrip() + "\n"
+
+
+_INTRODUCTION = """
+The preset `full` trains each table by one recipe. It is chosen by code, on a validation set that is held
+out of the training data (the last 10,000 training digits; of the traffic signs every sixth physical sign of
+a class; of the photograph other draws), in a search of two rounds: every candidate trains every row of the
+table for a small share of the preset's length, and the best go on to a longer round. Each row has the same
+candidates and the same budget. The score of a candidate is its validation error relative to the best
+candidate's on the same row, in the geometric mean over the rows: 1 is the best on every row. A row has a
+recipe of its own only where another finalist's interval lies wholly below the chosen one's. The test set is
+not read. What was not searched: the optimizer (Adam), the schedule (cosine), the batch and the length,
+which were set in advance, by what a desk computer can train in an hour or two. To run a search again, or to
+go on with one: `icstn search table_2`.
+"""
+
+
+def _not_searched(name: str) -> str:
+    rates = cells(name, "full")[0]
+    shown = ", ".join(f"{WORDS[f]} {getattr(rates, f):g}" for f in SPACES[name].values)
+    text = (
+        f"No search has been run for this table yet. Its recipe ({shown}) was set by hand in early trials, "
+    )
+    return (
+        wrap(f"{text}some of which were looked at on the test set: read its numbers with that in mind.")
+        + "\n"
+    )
+
+
+def _of_table(found: Outcome) -> list[str]:
+    seconds = sum(t.seconds for t in found.tries)
+    out = [
+        wrap(f"{len(found.tries)} runs, {duration(seconds)} of training. Chosen: **{_said(found.chosen)}**.")
+    ]
+    kinds = found.exceptions()
+    for (model, sigma), candidate in kinds.items():
+        out.append(f"\nAn exception: {_cell(found, model, sigma)} has {_said(candidate)}.")
+    for round_ in (1, 2):
+        iterations = next(t.iterations for t in found.tries if t.round == round_)
+        out += [f"\n### Round {round_}: {iterations:,} iterations a run\n", *_round(found, round_)]
+    return out
+
+
+def _round(found: Outcome, round_: int) -> list[str]:
+    scores = found.scores(round_)
+    order = sorted(scores, key=lambda c: scores[c])
+    tries = [t for t in found.tries if t.round == round_]
+    names = [_said(c) for c in order]
+    rows = [f"| score | {' | '.join(f'{scores[c]:.3f}' for c in order)} |"]
+    for cell in dict.fromkeys((t.model, t.sigma) for t in tries):
+        own = {t.candidate: t for t in tries if (t.model, t.sigma) == cell}
+        rows.append(f"| {_cell(found, *cell)} | {' | '.join(_error(own[c]) for c in order)} |")
+    unit = EXPERIMENTS[found.space.experiment].unit
+    head = f"| validation error, {unit} | {' | '.join(names)} |"
+    return [head, "|---" + "|--:" * len(order) + "|", *rows, ""]
+
+
+def _error(t: Try) -> str:
+    return "diverged" if t.error is None else significant(t.error)
+
+
+def _cell(found: Outcome, model: str, sigma: float) -> str:
+    return f"{model} σ = {sigma:g}" if EXPERIMENTS[found.space.experiment].by_sigma else model
+
+
+def _said(candidate: Candidate) -> str:
+    return ", ".join(f"{WORDS[name]} {value:g}" for name, value in candidate)
