@@ -32,6 +32,7 @@ from icstn.files import write_atomic
 #: Which rows are measured.
 MEASURED = {
     "table_1": ("IC-STN-2", "IC-STN-3", "IC-STN-4", "IC-STN-6"),
+    "cascades": ("RNN-4",),
     "table_2": ("STN(a)", "c-STN-1(a)", "IC-STN-2(a)", "IC-STN-4(a)"),
     "table_3": ("STN", "c-STN-1", "IC-STN-2", "IC-STN-4"),
 }
@@ -65,8 +66,8 @@ def measure(record: Record, data: DataOptions | None = None) -> Measurements:
     """Apply a Record's model to its perturbed test set (draw 0).
 
     Returns:
-        of Table 1, in pixels: ``trained`` and ``last``, the corner errors after the trained number of
-        operations and after the last that is tested.
+        of Table 1 and beside it, in pixels: ``trained`` and ``last``, the corner errors after the trained
+        number of operations and after the last that is tested.
 
         Of Tables 2 and 3: ``within``, ``unexplained``, ``sharpness`` and ``lost`` of
         :class:`icstn.evidence.appearance.Appearance`, before (``initial_…``) and after alignment; ``zoom``:

@@ -12,9 +12,10 @@ IC-LK             the same, inverse compositional
 coarse-to-fine    second-order steps on a pyramid, inverse compositional ones at full size
 SDM               :class:`icstn.classical.SupervisedDescent` on pixels, trained on the same noise
 conditional-LK    :class:`icstn.classical.ConditionalLK`, trained likewise
+best linear step  the floor under c-STN-1, see :mod:`icstn.experiments.linear_step`
 ================  ====================================================================================
 
-The two that learn see ``steps × samples`` perturbations, a new set for each stage, fewer than an IC-STN
+Those that learn see ``steps × samples`` perturbations, a new set for each stage, fewer than an IC-STN
 of the same preset does.
 """
 
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor
 
 from icstn.classical import Aligner, ConditionalLK, SupervisedDescent
+from icstn.experiments.linear_step import best_linear_step, stepped
 from icstn.experiments.planar import Planar
 from icstn.experiments.provenance import gathered, now
 from icstn.experiments.records import Record, Records
@@ -156,6 +158,15 @@ def _conditional_lk(spec: BaselineSpec, task: Planar) -> Method:
     return Method(_cascade(cascade, task), {"gradients": cascade.gradients_})
 
 
+def _linear_step(spec: BaselineSpec, task: Planar) -> Method:
+    w = best_linear_step(spec, task)
+
+    def align(p: Tensor) -> Found:
+        return Found(torch.stack((p, stepped(task, w, p))), ["finished"] * len(p))
+
+    return Method(align, {"step": w.float()})
+
+
 def _learning(spec: BaselineSpec) -> dict[str, Any]:
     return {"sigma": spec.sigma, "stages": spec.steps, "samples": spec.samples, "seed": spec.seed}
 
@@ -178,4 +189,5 @@ METHODS: dict[str, Callable[[BaselineSpec, Planar], Method]] = {
     "coarse-to-fine": _coarse_to_fine,
     "SDM": _supervised_descent,
     "conditional-LK": _conditional_lk,
+    "best linear step": _linear_step,
 }

@@ -17,6 +17,24 @@ BASELINES: dict[str, str] = {
     "coarse-to-fine": "second-order steps on an image pyramid, IC on the finest level",
     "SDM": "a cascade of linear regressors on pixels",
     "conditional-LK": "a cascade of one gradient a pixel",
+    "best linear step": "what c-STN-1 can at most reach, in closed form",
+}
+
+
+#: Networks that stand beside Table 1, and what each is.
+CASCADES: dict[str, str] = {
+    "c-STN-4": "four linear predictors in a row, learned together",
+    "c-STN-6": "six linear predictors in a row, learned together",
+    "RNN-4": "an ordinary recurrent network of an IC-STN's size, which sees the first crop at each step",
+}
+
+
+#: Plain networks that stand beside Table 2, and their architectures.
+TOLERANT: dict[str, str] = {
+    "CNN-undistorted": paper.TABLE_2["CNN(a)"].architecture,
+    "CNN-unpooled": "conv(3×3,3)-conv(3×3,6)-conv(3×3,9)-conv(3×3,2)-FC(48)-FC(10)",
+    "CNN-4x": "conv(3×3,6)-conv(3×3,12)-P-conv(3×3,18)-conv(3×3,24)-FC(96)-FC(10)",
+    "CNN-16x": "conv(3×3,12)-conv(3×3,24)-P-conv(3×3,36)-conv(3×3,48)-FC(192)-FC(10)",
 }
 
 
@@ -52,7 +70,7 @@ class Experiment:
     @property
     def classical(self) -> bool:
         """Whether its rows are classical methods, which a :class:`BaselineSpec` describes."""
-        return self.kind == "planar" and not self.printed
+        return self.kind == "planar" and self.rows.keys() <= BASELINES.keys()
 
     @property
     def by_sigma(self) -> bool:
@@ -142,6 +160,32 @@ EXPERIMENTS: dict[str, Experiment] = {
             paper.TABLE_3,
             "gtsrb",
             {"std_classifier": 0.01, "std_predictor": 0.001},
+        ),
+        Experiment(
+            name="cascades",
+            title="Beside Table 1, separate predictors and a recurrent network",
+            kind="planar",
+            unit="px",
+            digits=3,
+            sigmas=paper.SIGMAS,
+            rows={model: _planar(model) for model in CASCADES},
+            printed={},
+            data="chelsea",
+            trials="table_1",
+            fields={"warp": "affine", "image": "chelsea", "std_predictor": 0.0},
+        ),
+        Experiment(
+            name="tolerance",
+            title="Beside Table 2, tolerance by pooling, distortions and size",
+            kind="classification",
+            unit="%",
+            digits=2,
+            sigmas=(3.5,),
+            rows=TOLERANT,
+            printed={},
+            data="mnist",
+            trials="table_2",
+            fields={"warp": "homography", "std_predictor": 0.1},
         ),
         Experiment(
             name="baselines",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from icstn import networks, warps
+from icstn.experiments.recurrent import ElmanAlignment
 from icstn.experiments.spec import Spec
 from icstn.networks import Architecture
 from icstn.sampling import Frame, sample
-from icstn.transformers import ICSTN, STN, Alignment, Compositional, CompositionalSTN, Transformer
+from icstn.transformers import ICSTN, STN, Alignment, Compositional, CompositionalSTN, Side, Transformer
 
 
 class Model(nn.Module):
@@ -56,6 +57,8 @@ class Model(nn.Module):
 def build_model(spec: Spec, frame: Frame, channels: int) -> Model:
     """The spec's model with its initial weights (they depend on ``spec.seed`` alone)."""
     architecture = Architecture.parse(spec.architecture)
+    if spec.kind == "RNN":
+        return _recurrent(spec, architecture.warps, frame, channels)
     shape = (channels, frame.height, frame.width)
     generator = torch.Generator().manual_seed(spec.seed)
     copies = architecture.warps if spec.kind == "c-STN" else min(1, architecture.warps)
@@ -67,6 +70,12 @@ def build_model(spec: Spec, frame: Frame, channels: int) -> Model:
         networks.initialize(classifier, spec.std_classifier, generator=generator)
     transformer = _transformer(spec, predictors, architecture.warps, frame)
     return Model(transformer, classifier, frame, warps.family(spec.warp))
+
+
+def _recurrent(spec: Spec, n: int, frame: Frame, channels: int) -> Model:
+    side = cast(Side, spec.side)
+    network = ElmanAlignment(n, channels, warp=spec.warp, frame=frame, side=side, seed=spec.seed)
+    return Model(network, None, frame, warps.family(spec.warp))
 
 
 def _transformer(spec: Spec, predictors: list[nn.Sequential], n: int, frame: Frame) -> Transformer | None:

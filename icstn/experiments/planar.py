@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from icstn.experiments.models import Model
+from icstn.experiments.recurrent import ElmanAlignment
 from icstn.experiments.spec import RunSpec
 from icstn.experiments.task import Batch, Draws, Evaluation, Loss, Task, seeded
 from icstn.sampling import Frame, sample
@@ -111,7 +112,9 @@ def reapplied(model: Model, image: Tensor, p: Tensor, chunk: int = 1000) -> list
 
 
 def _operations(model: Model, image: Tensor, p: Tensor, n: int, most: int) -> list[Tensor]:
-    """The trained operations in one go, then one at a time as far as the last."""
+    """The trained operations in one go, then one at a time as far as the last; a state must be kept."""
+    if isinstance(model.transformer, ElmanAlignment):
+        return model.warps(image, p, most)
     warps = model.warps(image, p, n)
     for _ in range(most - n):
         warps.append(model.warps(image, warps[-1], 1)[-1])

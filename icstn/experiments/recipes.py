@@ -35,6 +35,18 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("baselines", "paper"): {"samples": 20_000, "test_items": 10_000},
 }
 
+#: What stands beside a table is trained as its rows are.
+_BESIDE = {"cascades": "table_1", "tolerance": "table_2"}
+RECIPES |= {(name, preset): RECIPES[table, preset] for name, table in _BESIDE.items() for preset in PRESETS}
+
+#: Of the plain networks beside Table 2: wider layers start with smaller weights.
+_TOLERANT: dict[str, dict[str, Any]] = {
+    "CNN-undistorted": {"rate_classifier": 1e-3, "sigma_trained": 0.0},
+    "CNN-unpooled": {"rate_classifier": 1e-3},
+    "CNN-4x": {"rate_classifier": 1e-3, "std_classifier": 0.07},
+    "CNN-16x": {"rate_classifier": 1e-3, "std_classifier": 0.05},
+}
+
 #: Rows that want other steps than their table's recipe: linear predictors smaller ones (through six warp
 #: operations also bounded ones: at the recipe's rate a long run diverges), and the CNN of block (a) such
 #: that it leaves the plateau that its initial weights lie on, whatever the rounding.
@@ -47,7 +59,7 @@ _EXCEPTIONS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         for m in EXPERIMENTS["table_2"].rows
         if "STN" in m and "(b)" in m
     },
-}
+} | {("tolerance", preset): _TOLERANT for preset in PRESETS}
 
 #: Steps or stages of each classical method, and what a method that does not learn draws: nothing.
 _METHODS: dict[str, dict[str, int]] = {
@@ -56,10 +68,17 @@ _METHODS: dict[str, dict[str, int]] = {
     "coarse-to-fine": {"steps": 15, "samples": 0},
     "SDM": {"steps": 6},
     "conditional-LK": {"steps": 6},
+    "best linear step": {"steps": 1},
 }
 
+#: Times the samples of the others.
+_SAMPLES = {"best linear step": 10}
+
 _COST: dict[str, dict[str, float]] = {
-    "table_1": {m: 0.5 * int(m.rsplit("-", 1)[1]) for m in EXPERIMENTS["table_1"].rows},
+    **{
+        name: {m: 0.5 * int(m.rsplit("-", 1)[1]) for m in EXPERIMENTS[name].rows}
+        for name in ("table_1", "cascades")
+    },
     "table_2": {
         "CNN(a)": 5,
         "STN(a)": 15,
@@ -75,7 +94,14 @@ _COST: dict[str, dict[str, float]] = {
         "IC-STN-4(b)": 9,
     },
     "table_3": {"CNN": 40, "STN": 100, "c-STN-1": 100, "IC-STN-2": 165, "IC-STN-4": 300},
-    "baselines": {"LK": 10, "IC-LK": 5, "coarse-to-fine": 10, "SDM": 100, "conditional-LK": 60},
+    "baselines": {
+        "LK": 10,
+        "IC-LK": 5,
+        "coarse-to-fine": 10,
+        "SDM": 100,
+        "conditional-LK": 60,
+        "best linear step": 150,
+    },
 }
 
 
@@ -144,7 +170,7 @@ def _cell(about: Experiment, model: str, preset: str, seed: int, sigma: float) -
     recipe |= _EXCEPTIONS.get((about.name, preset), {}).get(model, {})
     recipe |= {"experiment": about.name, "model": model, "preset": preset, "sigma": sigma}
     if about.classical:
-        recipe |= _METHODS[model]
+        recipe |= {"samples": recipe["samples"] * _SAMPLES.get(model, 1)} | _METHODS[model]
         return BaselineSpec(seed=int(seed) if recipe["samples"] else 0, **recipe)
     return Spec(seed=int(seed), architecture=about.rows[model], **recipe)
 

@@ -62,6 +62,8 @@ SPACES = {
             "table_2",
             {"rate_classifier": (1e-3, 2e-3, 5e-3), "rate_predictor": (1e-4, 2e-4, 4e-4)},
         ),
+        Space("cascades", {"rate_predictor": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), "clip": (1.0,)}),
+        Space("tolerance", {"rate_classifier": (5e-4, 1e-3, 2e-3)}),
         Space("table_3", {"appearance": (0.0, 0.5, 1.0), "rate_classifier": (1e-3, 2e-3)}),
     )
 }

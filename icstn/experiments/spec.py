@@ -153,6 +153,7 @@ class Spec(RunSpec):
         average: decay of an exponential moving average of the weights a step, which is what is tested and
             kept; 0 for the last weights.
         appearance: strength of :mod:`icstn.experiments.augmentation`, 0 for none.
+        sigma_trained: noise of the training draws in pixels; -1 for that of the test, ``sigma``.
     """
 
     architecture: str
@@ -172,6 +173,7 @@ class Spec(RunSpec):
     weight_decay: float = 0.0
     average: float = 0.0
     appearance: float = 0.0
+    sigma_trained: float = -1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,6 +184,8 @@ class Spec(RunSpec):
         rates = ("rate_classifier", "rate_predictor", "std_classifier", "std_predictor")
         self._at_least(0, *rates, "clip", "restarts", "weight_decay", "average", "appearance")
         self._one_of("tested_on", SPLITS)
+        if self.sigma_trained != -1:
+            self._at_least(0, "sigma_trained")
         if self.average >= 1:
             raise SpecError(f"average is a decay below 1, not {self.average!r}")
         if self.weight_decay and self.optimizer != "adam":

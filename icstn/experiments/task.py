@@ -124,9 +124,8 @@ class Task(ABC):
     def training_warps(self, generator: torch.Generator) -> Tensor:
         """A block of initial warps, ``(BLOCK, batch, k)``."""
         assert isinstance(self.spec, Spec)
-        p = perturbations(
-            BLOCK * self.spec.batch, self.spec.sigma, self.frame, self.warp, generator=generator
-        )
+        sigma = self.spec.sigma if self.spec.sigma_trained < 0 else self.spec.sigma_trained
+        p = perturbations(BLOCK * self.spec.batch, sigma, self.frame, self.warp, generator=generator)
         return p.view(BLOCK, self.spec.batch, -1)
 
     def test_warps(self, n: int, draw: int) -> Tensor:

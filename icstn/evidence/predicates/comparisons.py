@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from icstn.evidence.collection import Cell, Evidence
+from icstn.evidence.collection import Cell, Evidence, MissingError
 from icstn.evidence.verdicts import Finding, compare
 from icstn.experiments.experiment import EXPERIMENTS
 
@@ -26,6 +26,21 @@ def falls(e: Evidence, experiment: str, models: Sequence[str]) -> list[Finding]:
 def first_is_worst(e: Evidence, experiment: str, models: Sequence[str]) -> list[Finding]:
     """The first model has a larger test error than each other, at each σ."""
     return [lower(row[0], b) for row in _rows(e, experiment, models) for b in row[1:]]
+
+
+def together(e: Evidence, rows: Sequence[tuple[str, str]], sigma: float | None = None) -> list[Cell]:
+    """Cells of several experiments, given as (experiment, model), at the best preset that has them all.
+
+    Raises:
+        MissingError: no preset has; the message says what the first one lacks.
+    """
+    lacking = []
+    for preset in e.presets:
+        try:
+            return [e.cell(experiment, model, preset, sigma) for experiment, model in rows]
+        except MissingError as error:
+            lacking.append(error)
+    raise lacking[0]
 
 
 def _rows(e: Evidence, experiment: str, models: Sequence[str]) -> list[list[Cell]]:

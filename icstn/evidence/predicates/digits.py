@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from icstn.evidence.collection import Cell, Evidence
-from icstn.evidence.predicates.comparisons import falls, first_is_worst, lower
+from icstn.evidence.predicates.comparisons import falls, first_is_worst, lower, together
 from icstn.evidence.verdicts import Finding, below, compare, fact
 from icstn.experiments import paper
+from icstn.experiments.experiment import TOLERANT
 
 #: Points of error that count as little.
 LITTLE = 0.5
@@ -17,6 +19,14 @@ def cnn_is_inefficient(e: Evidence) -> list[Finding]:
     """The CNN of each block against every model of the block that aligns."""
     blocks = ([m for m in paper.TABLE_2 if m.endswith(f"({block})")] for block in "ab")
     return [finding for models in blocks for finding in first_is_worst(e, "table_2", models)]
+
+
+def tolerance_is_inefficient(e: Evidence) -> list[Finding]:
+    """Plain networks with and without distortions and pooling, and larger ones, against IC-STN-4(a)."""
+    rows = [("table_2", "CNN(a)"), *(("tolerance", model) for model in TOLERANT), ("table_2", "IC-STN-4(a)")]
+    *plain, own = together(e, rows)
+    return [replace(f, text=f"{f.text}; {c.capacity:,} parameters against {own.capacity:,}")
+            for c in plain for f in [lower(c, own)]]  # fmt: skip
 
 
 def geometry_preserved(e: Evidence) -> list[Finding]:

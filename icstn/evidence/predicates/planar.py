@@ -7,7 +7,7 @@ from statistics import fmean
 from icstn.evidence.collection import Cell, Evidence
 from icstn.evidence.curves import operations
 from icstn.evidence.estimates import significant
-from icstn.evidence.predicates.comparisons import falls, first_is_worst
+from icstn.evidence.predicates.comparisons import falls, first_is_worst, lower, together
 from icstn.evidence.verdicts import Finding, compare
 from icstn.experiments import paper
 
@@ -39,3 +39,22 @@ def _beyond(e: Evidence, cell: Cell) -> Finding:
     text += f"{significant(mean[best])} px)"
     gain = (found["trained"] - found["last"]).estimate
     return compare(text, gain, (cell,), digits=3, unit="px")
+
+
+def joint_beats_greedy(e: Evidence) -> list[Finding]:
+    """As many linear regressors, learned one after the other and learned together, at each σ."""
+    pair = (("baselines", "SDM"), ("cascades", "c-STN-6"))
+    return [lower(*together(e, pair, sigma)) for sigma in paper.SIGMAS]
+
+
+def recurrent_network_stops(e: Evidence) -> list[Finding]:
+    """An ordinary recurrent network beyond the steps it was trained with, at each σ."""
+    cells = [together(e, (("cascades", "RNN-4"), ("table_1", "IC-STN-4")), sigma) for sigma in paper.SIGMAS]
+    return [_rises(e, *pair) for pair in cells]
+
+
+def _rises(e: Evidence, ordinary: Cell, own: Cell) -> Finding:
+    found, other, n = e.measured(ordinary), e.measured(own), operations(ordinary.runs[0].spec.model)
+    gain = significant((other["trained"] - other["last"]).value)
+    text = f"{ordinary.name}: error after the last − after {n} steps ({own.name} gains {gain} px)"
+    return compare(text, (found["last"] - found["trained"]).estimate, (ordinary, own), digits=3, unit="px")
