@@ -286,7 +286,9 @@ class TestClaims:
             assert found.shown
 
     def test_an_unknown_claim_is_named(self) -> None:
-        with pytest.raises(ValueError, match="no claim 'x': the claims are ic-equivalent"):
+        with pytest.raises(
+            ValueError, match="no claim 'x': the claims are tolerance-inefficient, ic-equivalent"
+        ):
             claim("x")
 
     @pytest.mark.slow

@@ -11,7 +11,7 @@ from icstn.experiments.search import (
     DIVERGED,
     SPACES,
     Candidate,
-    Outcome,
+    SearchOutcome,
     Space,
     Try,
     conduct,
@@ -103,13 +103,13 @@ def test_a_row_has_an_exception_only_beyond_doubt() -> None:
         *(tried(A, m, e) for m, e in (("m1", 1.0), ("m2", 1.15), ("m3", 5.0), ("m4", None))),
         *(tried(B, m, e) for m, e in (("m1", 2.0), ("m2", 1.00), ("m3", 1.0), ("m4", 50.0))),
     )
-    cheap = Outcome(SPACE, (*tries, *(tried(m, n, 1.0) for m, n in ((A, "m5"), (A, "m6")))))
+    cheap = SearchOutcome(SPACE, (*tries, *(tried(m, n, 1.0) for m, n in ((A, "m5"), (A, "m6")))))
     with pytest.raises(ValueError, match="shorter"):
         cheap.scores(2)  # a candidate without all the rows
-    found = Outcome(SPACE, tries)
+    found = SearchOutcome(SPACE, tries)
     assert found.chosen == B
     assert found.exceptions() == {("m1", 3.5): A}
-    other = Outcome(
+    other = SearchOutcome(
         SPACE, (tried(A, "m1", None), tried(A, "m2", 1.0), tried(B, "m1", 9.0), tried(B, "m2", 3.0))
     )
     assert other.chosen == B

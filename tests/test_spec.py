@@ -65,6 +65,7 @@ class TestIdentity:
         others |= {"test_items": 5, "test_draws": 3, "image": "chelsea", "preset": "quick", "model": "CNN(a)"}
         others |= {"architecture": "FC(10)", "experiment": "table_3"}
         others |= {"tested_on": "validation", "weight_decay": 0.1, "average": 0.9, "appearance": 0.5}
+        others |= {"sigma_trained": 1.0}
         assert set(others) == {f.name for f in dataclasses.fields(Spec)}
         digests = {replace(SPEC, **{name: value}).digest for name, value in others.items()}
         assert len(digests | {SPEC.digest}) == len(others) + 1
@@ -128,15 +129,19 @@ def test_a_baseline_has_no_learning_rate() -> None:
 
 
 def test_what_differs_between_experiments_is_the_papers() -> None:
-    assert list(EXPERIMENTS) == ["table_1", "table_2", "table_3", "baselines"]
-    one, two, three, beside = EXPERIMENTS.values()
+    names = ["table_1", "table_2", "table_3", "cascades", "tolerance", "baselines"]
+    assert list(EXPERIMENTS) == names
+    one, two, three, cascades, tolerance, beside = EXPERIMENTS.values()
     assert one.printed["IC-STN-4", 5.0] == paper.TABLE_1["IC-STN-4"][1] == 0.481
     assert two.printed["IC-STN-4(b)", 3.5] == 1.703
     assert three.printed["CNN", 3.5] == 8.287
     assert [e.unit for e in (one, two, three, beside)] == ["px", "%", "%", "px"]
     assert [e.by_sigma for e in (one, two, three, beside)] == [True, False, False, True]
     assert [e.classical for e in (one, two, three, beside)] == [False, False, False, True]
-    assert beside.trials == "table_1"
+    assert [e.trials for e in (beside, cascades, tolerance)] == ["table_1", "table_1", "table_2"]
+    assert not cascades.printed
+    assert not cascades.classical
+    assert not tolerance.printed
 
 
 def test_a_variation_is_not_the_tables_own() -> None:

@@ -17,7 +17,7 @@ from icstn.experiments import EXPERIMENTS, Record, Spec, cells
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = ROOT / "tests" / "benchmarks" / "speed.json"
 PAGE = ROOT / "book" / "assets" / "cost.md"
-TABLES = tuple(name for name, about in EXPERIMENTS.items() if not about.classical)
+TABLES = tuple(name for name, about in EXPERIMENTS.items() if about.printed)
 PRESETS = ("quick", "full", "paper")
 
 

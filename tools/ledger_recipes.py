@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from icstn.evidence.estimates import significant
 from icstn.evidence.trace import duration
 from icstn.experiments import EXPERIMENTS, cells
-from icstn.experiments.search import SPACES, Candidate, Outcome, Try
+from icstn.experiments.search import SPACES, Candidate, SearchOutcome, Try
 from tools.ledger_text import NOTE, wrap
 
 #: What each field is, in a word.
@@ -20,7 +20,7 @@ WORDS = {
 }
 
 
-def recipes_page(outcomes: Mapping[str, Outcome]) -> str:
+def recipes_page(outcomes: Mapping[str, SearchOutcome]) -> str:
     """book/recipes.md.
 
     Args:
@@ -60,7 +60,7 @@ def _not_searched(name: str) -> str:
     )
 
 
-def _of_table(found: Outcome) -> list[str]:
+def _of_table(found: SearchOutcome) -> list[str]:
     seconds = sum(t.seconds for t in found.tries)
     out = [
         wrap(f"{len(found.tries)} runs, {duration(seconds)} of training. Chosen: **{_said(found.chosen)}**.")
@@ -74,7 +74,7 @@ def _of_table(found: Outcome) -> list[str]:
     return out
 
 
-def _round(found: Outcome, round_: int) -> list[str]:
+def _round(found: SearchOutcome, round_: int) -> list[str]:
     scores = found.scores(round_)
     order = sorted(scores, key=lambda c: scores[c])
     tries = [t for t in found.tries if t.round == round_]
@@ -92,7 +92,7 @@ def _error(t: Try) -> str:
     return "diverged" if t.error is None else significant(t.error)
 
 
-def _cell(found: Outcome, model: str, sigma: float) -> str:
+def _cell(found: SearchOutcome, model: str, sigma: float) -> str:
     return f"{model} σ = {sigma:g}" if EXPERIMENTS[found.space.experiment].by_sigma else model
 
 

@@ -22,7 +22,7 @@ import yaml
 from icstn.evidence.collection import Evidence
 from icstn.evidence.measurements import measure, read_measurements, to_measure, write_measurements
 from icstn.experiments import DataOptions, Record, Records
-from icstn.experiments.search import Outcome, load_outcome
+from icstn.experiments.search import SearchOutcome, load_outcome
 from tools.ledger_claims import claims_page
 from tools.ledger_equations import equations, equations_page
 from tools.ledger_provenance import provenance_page
@@ -55,7 +55,7 @@ def published() -> tuple[Record, ...]:
     return tuple(Records(RECORDS))
 
 
-def searches() -> dict[str, Outcome]:
+def searches() -> dict[str, SearchOutcome]:
     """Table → the search for its recipe, of those in figures/searches."""
     return {p.stem: load_outcome(p) for p in sorted(SEARCHES.glob("*.json"))}
 

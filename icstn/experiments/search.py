@@ -127,7 +127,7 @@ class Try:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SearchOutcome:
     """All that a search has tried, from which its choice follows.
 
     Attributes:
@@ -199,7 +199,7 @@ def score(errors: Mapping[Candidate, Sequence[float | None]]) -> dict[Candidate,
 
 def conduct(
     space: Space, records: Records, execution: Execution | None = None, seeds: Sequence[int] = (0,)
-) -> Outcome:
+) -> SearchOutcome:
     """Run a search, or go on with it.
 
     Args:
@@ -208,9 +208,9 @@ def conduct(
         execution: where and how it runs.
         seeds: of the runs.
     """
-    first = Outcome(space, _round(space, space.candidates(), 1, seeds, records, execution))
+    first = SearchOutcome(space, _round(space, space.candidates(), 1, seeds, records, execution))
     second = _round(space, first.kept, 2, seeds, records, execution)
-    return Outcome(space, first.tries + second)
+    return SearchOutcome(space, first.tries + second)
 
 
 def _round(
@@ -227,7 +227,7 @@ def _round(
     return tuple(Try.of(round_, c, by_spec[s]) for c, own in specs.items() for s in own)
 
 
-def save_outcome(outcome: Outcome, path: Path) -> None:
+def save_outcome(outcome: SearchOutcome, path: Path) -> None:
     """Write a search's outcome as JSON."""
     space = asdict(outcome.space)
     tries = [asdict(t) | {"candidate": dict(t.candidate)} for t in outcome.tries]
@@ -235,13 +235,13 @@ def save_outcome(outcome: Outcome, path: Path) -> None:
     write_atomic(path, f'{{"space": {json.dumps(space)},\n "tries": [\n  {rows}]}}\n')
 
 
-def load_outcome(path: Path) -> Outcome:
+def load_outcome(path: Path) -> SearchOutcome:
     """The inverse of :func:`save_outcome`."""
     content = json.loads(path.read_text(encoding="utf-8"))
     space = content["space"]
     values = {name: tuple(found) for name, found in space["values"].items()}
     read = Space(space["experiment"], values, space["kept"], tuple(space["shares"]))
-    return Outcome(read, tuple(map(_try, content["tries"])))
+    return SearchOutcome(read, tuple(map(_try, content["tries"])))
 
 
 def _try(values: dict[str, Any]) -> Try:
