@@ -65,7 +65,7 @@ class TestIdentity:
         others |= {"test_items": 5, "test_draws": 3, "image": "chelsea", "preset": "quick", "model": "CNN(a)"}
         others |= {"architecture": "FC(10)", "experiment": "table_3"}
         others |= {"tested_on": "validation", "weight_decay": 0.1, "average": 0.9, "appearance": 0.5}
-        others |= {"sigma_trained": 1.0}
+        others |= {"sigma_trained": 1.0, "resolution": 24}
         assert set(others) == {f.name for f in dataclasses.fields(Spec)}
         digests = {replace(SPEC, **{name: value}).digest for name, value in others.items()}
         assert len(digests | {SPEC.digest}) == len(others) + 1

@@ -11,6 +11,7 @@ from icstn.datasets.catalog import CREDITS, Credit, DataStatus, fetch, status
 from icstn.datasets.dataset import DataError, Dataset, UnavailableError, fingerprint
 from icstn.datasets.folder import image_files, image_folder
 from icstn.datasets.images import Scene, photograph, planar_frame, planar_scene
+from icstn.datasets.resolution import reduced
 from icstn.datasets.signs import SIGNS
 from icstn.datasets.splits import split_validation
 from icstn.datasets.standin import gtsrb_stand_in
@@ -36,6 +37,7 @@ __all__ = [
     "photograph",
     "planar_frame",
     "planar_scene",
+    "reduced",
     "split_validation",
     "status",
 ]

@@ -153,6 +153,7 @@ class Spec(RunSpec):
         average: decay of an exponential moving average of the weights a step, which is what is tested and
             kept; 0 for the last weights.
         appearance: strength of :mod:`icstn.experiments.augmentation`, 0 for none.
+        resolution: side in pixels that images are reduced to and brought back from; 0 for as they are.
         sigma_trained: noise of the training draws in pixels; -1 for that of the test, ``sigma``.
     """
 
@@ -174,6 +175,7 @@ class Spec(RunSpec):
     average: float = 0.0
     appearance: float = 0.0
     sigma_trained: float = -1.0
+    resolution: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -182,7 +184,7 @@ class Spec(RunSpec):
         self._one_of("schedule", SCHEDULES)
         self._at_least(1, "iterations", "batch")
         rates = ("rate_classifier", "rate_predictor", "std_classifier", "std_predictor")
-        self._at_least(0, *rates, "clip", "restarts", "weight_decay", "average", "appearance")
+        self._at_least(0, *rates, "clip", "restarts", "weight_decay", "average", "appearance", "resolution")
         self._one_of("tested_on", SPLITS)
         if self.sigma_trained != -1:
             self._at_least(0, "sigma_trained")

@@ -63,9 +63,10 @@ def make_task(spec: RunSpec, data: DataOptions, device: torch.device | str) -> T
     assert isinstance(spec, Spec)
     place = placed(spec)
     if spec.about.data == "mnist":
-        train, test = _splits(spec, lambda split: datasets.mnist(split, data.folder))
+        sets = _splits(spec, lambda split: datasets.mnist(split, data.folder))
     else:
-        train, test = _splits(spec, lambda split: _gtsrb(split, data))
+        sets = _splits(spec, lambda split: _gtsrb(split, data))
+    train, test = (datasets.reduced(x, spec.resolution) if spec.resolution else x for x in sets)
     return Classification(spec, train, test, place.frame, device, place.standardize)
 
 
