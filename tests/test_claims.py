@@ -10,7 +10,7 @@ import pytest
 import torch
 from judged import PAPER, made, table
 
-from icstn.evidence.claims import CLAIMS, Claim, claim, judge
+from icstn.evidence.claims import CLAIMS, Claim, claim, judge, judge_together
 from icstn.evidence.collection import Evidence, Measurements, MissingError, identity
 from icstn.evidence.estimates import Estimate, Measured
 from icstn.evidence.predicates.lucas_kanade import MARGIN
@@ -112,6 +112,22 @@ class TestJudging:
         assert [f.text[:20] for f in judged.findings if f.verdict == "does not hold"] == [
             "STN(b) − c-STN-1(b):"
         ]
+
+    def test_as_one_family_less_is_certain(self) -> None:
+        """Two claims, each of one comparison that survives alone; together the weaker one needs p < 0.05, the
+        stronger p < 0.025."""
+        first, second = (
+            Claim(name, "", "", "records", lambda _, p=p: [Finding("", "holds", (), p)], ())
+            for name, p in (("a", 0.04), ("b", 0.03))
+        )
+        nothing = Evidence([])
+        assert [judge(c, nothing).verdict for c in (first, second)] == ["holds", "holds"]
+        assert judge_together([first, second], nothing) == {"a": "undecided", "b": "undecided"}
+        strong = replace(second, test=lambda _: [Finding("b", "holds", (), 0.02)])
+        assert judge_together([first, strong], nothing) == {"a": "holds", "b": "holds"}
+        sure = replace(first, test=lambda _: [Finding("a", "does not hold")])
+        assert judge_together([sure, strong], nothing) == {"a": "does not hold", "b": "holds"}
+        assert judge_together([claim("reuse-mnist")], nothing) == {"reuse-mnist": "undecided"}
 
     def test_wide_intervals_leave_it_open(self) -> None:
         assert judge(claim("reuse-mnist"), Evidence(table("table_2", PAPER, half=20))).verdict == "undecided"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from icstn.evidence.claims import CLAIMS, Claim, Judgement, judge
+from icstn.evidence.claims import CLAIMS, Claim, Judgement, judge, judge_together
 from icstn.evidence.collection import Evidence, MissingError
 from icstn.evidence.comparison import ALIKE, Compared, against_paper
 from icstn.evidence.estimates import coverage
 from icstn.evidence.predicates.composition import side_of_composition
-from icstn.evidence.verdicts import VERDICTS
+from icstn.evidence.verdicts import VERDICTS, Verdict
 from icstn.experiments import EXPERIMENTS
 from tools.ledger_text import MARKS, NOTE, escaped, tally, wrap
 
@@ -33,6 +33,7 @@ def summary_page(evidence: Evidence, documents: set[str]) -> str:
         "\n## Its claims\n",
         f"**{tally(j.verdict for _, j in judged)}** Each links to its evidence.\n",
         *(_group(name, judged) for name in VERDICTS),
+        *_family(judged, judge_together(CLAIMS, evidence)),
         "## Its numbers\n",
         *_numbers(cells),
         *_side(evidence),
@@ -41,6 +42,20 @@ def summary_page(evidence: Evidence, documents: set[str]) -> str:
         _after(documents),
     ]
     return "\n".join(out).rstrip() + "\n"
+
+
+def _family(judged: Sequence[tuple[Claim, Judgement]], together: Mapping[str, Verdict]) -> list[str]:
+    """What the verdicts become when the comparisons of all claims are corrected as one family."""
+    many = sum(f.p is not None for _, j in judged for f in j.findings)
+    text = (
+        "Each claim's comparisons are corrected for being many within the claim. Taken as one family, all "
+        f"{many} comparisons of all claims corrected together (Holm), "
+    )
+    changed = [(c, j, together[c.name]) for c, j in judged if together[c.name] != j.verdict]
+    if not changed:
+        return [wrap(text + "no verdict changes."), ""]
+    lines = [f"- [{c.statement}](claim-{c.name}): {j.verdict} → {verdict}" for c, j, verdict in changed]
+    return [wrap(text + "these verdicts change:"), "", *lines, ""]
 
 
 def _numbers(cells: Sequence[Compared]) -> list[str]:

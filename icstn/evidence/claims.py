@@ -11,7 +11,7 @@ Example:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -367,3 +367,19 @@ def judge(claim: Claim, evidence: Evidence) -> Judgement:
     except MissingError as error:
         return Judgement("undecided", (), f"missing: {error}")
     return Judgement(joint(f.verdict for f in findings), tuple(findings))
+
+
+def judge_together(claims: Sequence[Claim], evidence: Evidence) -> dict[str, Verdict]:
+    """The verdicts with the comparisons of all claims corrected as one family (Holm), by the claims' names.
+
+    :func:`judge` corrects within each claim, as every claim is a question of its own. Who reads all verdicts
+    at once, and asks how likely it is that any of them is wrong, wants this.
+    """
+    found: dict[str, list[Finding]] = {}
+    for c in claims:
+        try:
+            found[c.name] = c.test(evidence)
+        except MissingError:
+            found[c.name] = []
+    family = iter(corrected([f for findings in found.values() for f in findings]))
+    return {name: joint(next(family).verdict for _ in findings) for name, findings in found.items()}
