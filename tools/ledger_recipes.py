@@ -51,13 +51,10 @@ go on with one: `icstn search table_2`.
 def _not_searched(name: str) -> str:
     rates = cells(name, "full")[0]
     shown = ", ".join(f"{WORDS[f]} {getattr(rates, f):g}" for f in SPACES[name].values)
-    text = (
-        f"No search has been run for this table yet. Its recipe ({shown}) was set by hand in early trials, "
-    )
-    return (
-        wrap(f"{text}some of which were looked at on the test set: read its numbers with that in mind.")
-        + "\n"
-    )
+    text = f"No search has been run yet. The recipe ({shown}) was set by hand in early trials"
+    if EXPERIMENTS[name].printed:
+        text += ", some of which were looked at on the test set: read the numbers with that in mind"
+    return wrap(f"{text}.") + "\n"
 
 
 def _of_table(found: SearchOutcome) -> list[str]:
