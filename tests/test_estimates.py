@@ -154,3 +154,39 @@ def test_weights_are_drawn_once_and_sum_to_the_items() -> None:
     assert counts.shape == (estimates.REPLICATES, 37)
     assert (counts.sum(1, dtype=torch.long) == 37).all()
     assert estimates.item_counts(37) is counts
+
+
+class TestNeeded:
+    """How many seeds would decide: against intervals computed anew for that number."""
+
+    def test_is_the_least_number_that_decides(self) -> None:
+        items, of_one, seeds, value = 0.02, 0.25, 3, 0.21
+        found = Estimate(
+            value, math.hypot(items, of_one / math.sqrt(seeds)), 2.0, "", of_one**2 / seeds, seeds
+        )
+
+        def decided(n: int) -> bool:
+            return value - 1.96 * math.hypot(items, of_one / math.sqrt(n)) > 0
+
+        n = found.needed()
+        assert n is not None
+        assert decided(n)
+        assert not decided(n - 1)
+        assert (-found).needed() == n
+        assert found.needed(2 * value) == n
+
+    def test_nothing_helps_where_the_items_alone_leave_it_open(self) -> None:
+        assert Estimate(0.1, 0.2, 2.0, "", 0.01, 3).needed() is None
+
+    def test_one_seed_tells_nothing(self) -> None:
+        assert Estimate(0.1, 0.2).needed() is None
+
+    def test_a_decided_one_needs_no_more(self) -> None:
+        assert Estimate(9.0, 0.2, 2.0, "", 0.01, 3).needed() == 3
+
+    def test_pairs_know_the_part_of_the_seeds(self) -> None:
+        generator = torch.Generator().manual_seed(5)
+        a, b = (torch.rand(n, 400, generator=generator, dtype=torch.float64) for n in (4, 3))
+        found = paired(a, b)
+        assert found.seeds == 3
+        assert found.of_seeds == pytest.approx(float(a.mean(1).var() / 4 + b.mean(1).var() / 3))

@@ -132,11 +132,18 @@ def _open(judged: Sequence[tuple[Claim, Judgement]], cells: Sequence[Compared]) 
 
 
 def _doubt(j: Judgement) -> str:
-    """How many comparisons of an undecided claim are."""
-    open_ = sum(f.verdict == "undecided" for f in j.findings)
+    """How many comparisons of an undecided claim are, and what would decide them."""
+    unsure = [f for f in j.findings if f.verdict == "undecided"]
+    text = f"Open in {len(unsure)} of {len(j.findings)} comparisons; the others hold. "
     if len(j.findings) == 1:
-        return "The interval includes both answers."
-    return f"Open in {open_} of {len(j.findings)} comparisons; the others hold."
+        text = "The interval includes both answers. "
+    needed = [f.needed for f in unsure]
+    if None not in needed:
+        return f"{text}If the means stay, {max(n for n in needed if n)} seeds a model would decide it."
+    if j.seeds == (1,):
+        return f"{text}One seed does not tell how many would decide it."
+    stuck = needed.count(None)
+    return f"{text}More seeds alone would not decide {stuck} of them: the test items leave them open."
 
 
 def _after(documents: set[str]) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import fmean, variance
 
@@ -41,12 +41,16 @@ class Estimate:
         error: its standard error.
         freedom: degrees of freedom of the standard error; infinite where it counts as known.
         remark: what a reader of the interval has to know, often empty.
+        of_seeds: the part of the squared standard error that comes from the seeds.
+        seeds: how many seeds are behind it, of the model that has fewest.
     """
 
     value: float
     error: float
     freedom: float = math.inf
     remark: str = ""
+    of_seeds: float = 0.0
+    seeds: int = 1
 
     @property
     def half(self) -> float:
@@ -71,8 +75,19 @@ class Estimate:
 
         return float(2 * stdtr(min(self.freedom, 1e12), -abs(self.value - threshold) / self.error))
 
+    def needed(self, threshold: float = 0.0) -> int | None:
+        """How many seeds a model would put the threshold outside the interval, if the value stayed as it is.
+
+        The part of the interval that comes from the test items does not shrink. None where it alone reaches
+        as far as the threshold, or where one seed tells nothing of the others.
+        """
+        room = ((self.value - threshold) / Z) ** 2 - max(0.0, self.error**2 - self.of_seeds)
+        if self.seeds < 2 or room <= 0:
+            return None
+        return max(self.seeds, math.ceil(self.of_seeds * self.seeds / room))
+
     def __neg__(self) -> Estimate:
-        return Estimate(-self.value, self.error, self.freedom, self.remark)
+        return replace(self, value=-self.value)
 
     def show(self, digits: int = 2, unit: str = "") -> str:
         """``1.23 [1.10, 1.36] px``, and the remark; more decimals where the interval is narrower."""
@@ -120,8 +135,8 @@ class Measured:
         """With the standard error of the delete-a-group jackknife, joined with that over seeds."""
         groups = len(self.left_out)
         parts = (((groups - 1) ** 2 / groups * variance(self.left_out), groups - 1.0), *self.of_seeds)
-        spread = sum(part for part, _ in parts)
-        return Estimate(self.value, math.sqrt(spread), _freedom(spread, parts))
+        spread, seeds = sum(part for part, _ in parts), _seeds(self.of_seeds)
+        return Estimate(self.value, math.sqrt(spread), _freedom(spread, parts), "", *seeds)
 
 
 #: What is said of a difference whose Records lack the outcomes of single items.
@@ -150,7 +165,7 @@ def over_seeds(values: Sequence[float], intervals: Sequence[Sequence[float]]) ->
     items = fmean((interval[1] - value) / Z for value, interval in zip(values, intervals, strict=True))
     seeds = _of_seeds(values)
     spread = items**2 + seeds[0]
-    return Estimate(fmean(values), math.sqrt(spread), _freedom(spread, [seeds]))
+    return Estimate(fmean(values), math.sqrt(spread), _freedom(spread, [seeds]), "", *_seeds([seeds]))
 
 
 def difference(a: Sequence[Record], b: Sequence[Record], factor: float = 1.0) -> Estimate:
@@ -179,7 +194,8 @@ def paired(a: Tensor, b: Tensor) -> Estimate:
     means = [_resampled(x, level) for level, x in enumerate((a, b), 1)]
     spread = float((means[0] - means[1]).var())
     seeds = [_of_seeds(x.mean(1).tolist()) for x in (a, b)]
-    return Estimate(float(a.mean() - b.mean()), math.sqrt(spread), _freedom(spread, seeds))
+    value, freedom = float(a.mean() - b.mean()), _freedom(spread, seeds)
+    return Estimate(value, math.sqrt(spread), freedom, "", *_seeds(seeds))
 
 
 def coverage(seeds: Iterable[int]) -> str:
@@ -209,8 +225,9 @@ def _by_item(runs: Sequence[Record]) -> Tensor | None:
 def independent(a: Estimate, b: Estimate, factor: float = 1.0) -> Estimate:
     """``factor`` · a − b as if the two had nothing in common, with the remark :data:`UNPAIRED`."""
     parts = [((factor * a.error) ** 2, a.freedom), (b.error**2, b.freedom)]
-    spread = sum(part for part, _ in parts)
-    return Estimate(factor * a.value - b.value, math.sqrt(spread), _freedom(spread, parts), UNPAIRED)
+    spread, of_seeds = sum(part for part, _ in parts), factor**2 * a.of_seeds + b.of_seeds
+    freedom, seeds = _freedom(spread, parts), min(a.seeds, b.seeds)
+    return Estimate(factor * a.value - b.value, math.sqrt(spread), freedom, UNPAIRED, of_seeds, seeds)
 
 
 def _of_seeds(values: Sequence[float]) -> tuple[float, float]:
@@ -218,6 +235,12 @@ def _of_seeds(values: Sequence[float]) -> tuple[float, float]:
     if len(values) < 2:
         return 0.0, math.inf
     return variance(values) / len(values), len(values) - 1.0
+
+
+def _seeds(parts: Sequence[tuple[float, float]]) -> tuple[float, int]:
+    """What :func:`_of_seeds` found of some models, as an :class:`Estimate` has it."""
+    counts = [1 if math.isinf(freedom) else round(freedom) + 1 for _, freedom in parts]
+    return sum(part for part, _ in parts), min(counts, default=1)
 
 
 def _freedom(spread: float, parts: Iterable[tuple[float, float]]) -> float:

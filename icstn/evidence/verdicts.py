@@ -33,12 +33,15 @@ class Finding:
         verdict: what it means for the claim.
         cells: whose runs it rests on.
         p: p-value of a comparison; none for a fact.
+        needed: how many seeds a model would decide a comparison, if that can be said
+            (:meth:`icstn.evidence.estimates.Estimate.needed`).
     """
 
     text: str
     verdict: Verdict
     cells: tuple[Cell, ...] = ()
     p: float | None = None
+    needed: int | None = None
 
 
 def fact(text: str, condition: bool, cells: Sequence[Cell] = ()) -> Finding:
@@ -64,7 +67,8 @@ def compare(
         over: the threshold.
         digits, unit: of the number.
     """
-    return Finding(_shown(text, found, digits, unit), above(found, over), tuple(cells), found.p_value(over))
+    shown = _shown(text, found, digits, unit)
+    return Finding(shown, above(found, over), tuple(cells), found.p_value(over), found.needed(over))
 
 
 def below(
@@ -80,7 +84,7 @@ def below(
     verdict = above(-found, -limit)
     shown = f"{_shown(text, found, digits, unit)}; our limit {limit:g}"
     shown += f" (below for any above {found.high:.{digits}f}, not below for any under {found.low:.{digits}f})"
-    return Finding(shown, verdict, tuple(cells), found.p_value(limit))
+    return Finding(shown, verdict, tuple(cells), found.p_value(limit), found.needed(limit))
 
 
 def within(text: str, found: Estimate, margin: float, cells: Sequence[Cell] = ()) -> Finding:
@@ -93,7 +97,8 @@ def within(text: str, found: Estimate, margin: float, cells: Sequence[Cell] = ()
     p = min(sides_p) if verdict == "does not hold" else max(sides_p)
     least = max(abs(found.low), abs(found.high))
     shown = f"{_shown(text, found)}; our margin ±{margin:g} (within any above {least:.2f})"
-    return Finding(shown, verdict, tuple(cells), p)
+    side = margin if found.value > 0 else -margin
+    return Finding(shown, verdict, tuple(cells), p, found.needed(side))
 
 
 def _shown(text: str, found: Estimate, digits: int = 2, unit: str = "points") -> str:
