@@ -109,7 +109,7 @@ class RunSpec:
     @property
     def key(self) -> str:
         """Readable, unique name of the run, also its folder's name."""
-        model = self.model.replace("(", "-").replace(")", "").lower()
+        model = self.model.replace("(", "-").replace(")", "").replace(" ", "-").lower()
         sigma = f"-sigma{self.sigma:g}" if self.about.by_sigma else ""
         return f"{self.experiment}-{model}{sigma}-{self.preset}-seed{self.seed}-{self.digest[:10]}"
 
