@@ -165,7 +165,10 @@ def train(
 @_plain_errors()
 def search(
     experiment: Annotated[str, typer.Argument(help="table_1 (planar), table_2 (MNIST) or table_3 (GTSRB).")],
-    out: Annotated[Path | None, typer.Option(help="JSON file for the outcome of every run.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="JSON file for the outcome of every run; what is in it already is not run again."),
+    ] = None,
     device: Device = "auto",
     data: Data = None,
     records: RecordsFolder = None,
@@ -174,13 +177,17 @@ def search(
 ) -> None:
     """Choose a table's recipe on validation data, as the published ones were. Can be stopped and goes on."""
     from icstn.experiments import Records, SpecError
-    from icstn.experiments.search import SPACES, conduct, save_outcome
+    from icstn.experiments.search import SPACES, conduct, load_outcome, save_outcome, so_far
 
     if experiment not in SPACES:
         raise SpecError(f"there is no search for {experiment!r}: choose from {', '.join(SPACES)}")
-    found = conduct(SPACES[experiment], Records(records), _execution(device, data, workers, scheduler, None))
-    if out is not None:
-        save_outcome(found, out)
+    space, kept = SPACES[experiment], Records(records)
+    known = load_outcome(out).tries if out is not None and out.is_file() else ()
+    try:
+        found = conduct(space, kept, _execution(device, data, workers, scheduler, None), known)
+    finally:
+        if out is not None:
+            save_outcome(so_far(space, kept, known), out)
     for candidate, score in sorted(found.scores(2).items(), key=lambda row: row[1]):
         print(f"{score:8.3f}  " + ", ".join(f"{name}={value:g}" for name, value in candidate))
 

@@ -10,6 +10,7 @@ from icstn.experiments import EXPERIMENTS, Execution, Record, Records, Spec, cel
 from icstn.experiments.search import (
     DIVERGED,
     SPACES,
+    WAITING,
     Candidate,
     SearchOutcome,
     Space,
@@ -19,6 +20,7 @@ from icstn.experiments.search import (
     runs,
     save_outcome,
     score,
+    so_far,
 )
 
 
@@ -62,6 +64,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
             round_ = 1 if s.iterations == 1000 else 2
             asked.append((round_, s.rate_predictor))
             found.append(record(s, errors[round_][s.rate_predictor]))
+            records.save(found[-1])
         return found
 
     monkeypatch.setattr(search, "ensure", play)
@@ -86,6 +89,26 @@ def test_the_best_go_on_and_the_best_of_them_is_chosen(
     assert found.chosen == B
     assert set(played) == {(1, 1e-4), (1, 2e-4), (1, 3e-4), (2, 1e-4), (2, 2e-4)}
     assert len(found.tries) == 5 * len(EXPERIMENTS["table_2"].rows)
+
+
+def test_a_search_goes_on_from_an_unfinished_outcome(tmp_path: Path, played: list[tuple[int, float]]) -> None:
+    """On a machine without its Records: what is known is not run again, and the choice is the same."""
+    whole = conduct(SPACE, Records(tmp_path), Execution())
+    asked, rows = len(played), len(EXPERIMENTS["table_2"].rows)
+    known = whole.tries[: rows + 3]
+    again = conduct(SPACE, Records(tmp_path / "other"), Execution(), known)
+    assert again == whole
+    assert len(played) == asked + len(whole.tries) - len(known)
+
+
+def test_an_unfinished_search_has_what_is_done_and_no_second_round(
+    tmp_path: Path, played: list[tuple[int, float]]
+) -> None:
+    whole = conduct(SPACE, Records(tmp_path), Execution())
+    rows = len(EXPERIMENTS["table_2"].rows)
+    found = so_far(SPACE, Records(tmp_path / "other"), whole.tries[1 : rows + 3])
+    assert found.tries == whole.tries[1 : rows + 3]
+    assert so_far(SPACE, Records(tmp_path / "other"), whole.tries) == whole
 
 
 def test_an_outcome_is_kept_whole(tmp_path: Path, played: list[tuple[int, float]]) -> None:
@@ -123,11 +146,11 @@ PUBLISHED = sorted((Path(__file__).parent.parent / "figures" / "searches").glob(
 def test_published_recipes_are_the_chosen_ones(path: Path) -> None:
     found = load_outcome(path)
     assert found.space == SPACES[path.stem]
-    exceptions = found.exceptions()
+    exceptions, adopted = found.exceptions(), []
     for spec in cells(path.stem, "full"):
-        assert isinstance(spec, Spec)
         recipe = exceptions.get((spec.model, spec.sigma), found.chosen)
-        assert all(getattr(spec, field) == value for field, value in recipe), spec.key
+        adopted.append(all(getattr(spec, field) == value for field, value in recipe))
+    assert all(adopted) == (path.stem not in WAITING)
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: p.stem)

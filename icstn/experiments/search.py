@@ -22,7 +22,7 @@ from icstn.experiments.execution import Execution
 from icstn.experiments.recipes import cells, varied
 from icstn.experiments.records import Record, Records
 from icstn.experiments.running import ensure
-from icstn.experiments.spec import RunSpec, Spec
+from icstn.experiments.spec import Spec
 from icstn.files import write_atomic
 
 Candidate = tuple[tuple[str, Any], ...]
@@ -67,6 +67,10 @@ SPACES = {
         Space("table_3", {"appearance": (0.0, 0.5, 1.0), "rate_classifier": (1e-3, 2e-3)}),
     )
 }
+
+
+#: Tables whose choice waits for its runs: their published Records, and the preset, have the former recipe.
+WAITING = ("table_1",)
 
 
 def runs(space: Space, candidate: Candidate, round_: int, seeds: Iterable[int] = (0,)) -> list[Spec]:
@@ -198,7 +202,7 @@ def score(errors: Mapping[Candidate, Sequence[float | None]]) -> dict[Candidate,
 
 
 def conduct(
-    space: Space, records: Records, execution: Execution | None = None, seeds: Sequence[int] = (0,)
+    space: Space, records: Records, execution: Execution | None = None, known: Iterable[Try] = ()
 ) -> SearchOutcome:
     """Run a search, or go on with it.
 
@@ -206,25 +210,50 @@ def conduct(
         space: what is tried.
         records: where its runs are kept, so that it can be stopped at any time.
         execution: where and how it runs.
-        seeds: of the runs.
+        known: runs that need not be made again, such as those of an unfinished outcome from elsewhere.
     """
-    first = SearchOutcome(space, _round(space, space.candidates(), 1, seeds, records, execution))
-    second = _round(space, first.kept, 2, seeds, records, execution)
-    return SearchOutcome(space, first.tries + second)
+    known = list(known)
+    _train(space, space.candidates(), 1, records, execution, known)
+    first = so_far(space, records, known)
+    _train(space, first.kept, 2, records, execution, known)
+    return so_far(space, records, known)
 
 
-def _round(
+def so_far(space: Space, records: Records, known: Iterable[Try] = ()) -> SearchOutcome:
+    """What there is of a search, finished or not, in its order; nothing is run.
+
+    The second round has no place before the first is complete.
+    """
+    by_key = {t.key: t for t in known}
+    first = _found(space, space.candidates(), 1, records, by_key)
+    outcome = SearchOutcome(space, first)
+    if len(first) < len(space.candidates()) * len(runs(space, (), 1)):
+        return outcome
+    return SearchOutcome(space, first + _found(space, outcome.kept, 2, records, by_key))
+
+
+def _found(
+    space: Space, candidates: Sequence[Candidate], round_: int, records: Records, known: Mapping[str, Try]
+) -> tuple[Try, ...]:
+    found = []
+    for candidate, spec in ((c, s) for c in candidates for s in runs(space, c, round_)):
+        if spec.key in known:
+            found.append(known[spec.key])
+        elif (record := records.find(spec)) is not None:
+            found.append(Try.of(round_, candidate, record))
+    return tuple(found)
+
+
+def _train(
     space: Space,
     candidates: Sequence[Candidate],
     round_: int,
-    seeds: Sequence[int],
     records: Records,
     execution: Execution | None,
-) -> tuple[Try, ...]:
-    specs = {c: runs(space, c, round_, seeds) for c in candidates}
-    found = ensure([s for own in specs.values() for s in own], records, execution)
-    by_spec: dict[RunSpec, Record] = {r.spec: r for r in found}
-    return tuple(Try.of(round_, c, by_spec[s]) for c, own in specs.items() for s in own)
+    known: Sequence[Try],
+) -> None:
+    done = {t.key for t in known}
+    ensure([s for c in candidates for s in runs(space, c, round_) if s.key not in done], records, execution)
 
 
 def save_outcome(outcome: SearchOutcome, path: Path) -> None:
