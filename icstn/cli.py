@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +28,8 @@ def _plain_errors() -> Iterator[None]:
         raise typer.Exit(0) from None
     except (RuntimeError, OSError, ImportError) as error:  # DataError and StorageError are RuntimeErrors
         _fail(error, 1)
+    except MemoryError as error:
+        _fail(RuntimeError(f"there is not enough memory for this ({error}): ask for less at a time"), 1)
     except (ValueError, LookupError) as error:
         _fail(error, 2)
     except KeyboardInterrupt:
@@ -112,7 +114,7 @@ def reproduce(
     from icstn import reproduction
 
     names = reproduction.choose(exhibits or [])
-    own = _parse(parameter or [])
+    own = _parse(parameter or [], ["preset", "seeds", "device", "records", "output", "data"])
     request = reproduction.Request(names, preset, seeds, records, output, own, from_index, train_only)
     execution = _execution(device, data, workers, scheduler, log)
     started = time.monotonic()
@@ -154,7 +156,8 @@ def train(
     from icstn.experiments import Records, cells, ensure
     from icstn.reproduction import seed_list
 
-    specs = cells(experiment, preset, seed_list(seeds), model, **_parse(change or []))
+    changes = _parse(change or [], ["experiment", "model", "models", "preset", "seed", "seeds"])
+    specs = cells(experiment, preset, seed_list(seeds), model, **changes)
     execution = _execution(device, data, workers, scheduler, log)
     for r in ensure(specs, Records(records), execution):
         result = f"{r.test_error:.3f} {r.spec.about.unit}" if r.status == "finished" else r.status
@@ -229,7 +232,8 @@ def fit(
     from icstn.fitting import fit as fit_folder
 
     execution = Execution(device=device, workers=workers, log=log)
-    own = {"iterations": iterations, "seed": seed} | _parse(change or [])
+    taken = ["folder", "network", "size", "gray", "sigma", "operations", "out", "records", "execution"]
+    own = {"iterations": iterations, "seed": seed} | _parse(change or [], taken)
     options: dict[str, Any] = {"size": size, "gray": gray, "sigma": sigma, "operations": operations}
     done = fit_folder(
         folder, network, records=Records(records), execution=execution, out=out, **options, **own
@@ -431,16 +435,21 @@ def _print_tables(text: str) -> None:
     Console(width=max(190, shutil.get_terminal_size().columns)).print(Markdown(text))
 
 
-def _parse(parameters: list[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` texts → values: a Python literal where it is one, else text."""
+def _parse(parameters: list[str], taken: Sequence[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` texts → values: a Python literal where it is one, else text.
+
+    What is taken is given by an argument or an option of its own, and is refused here.
+    """
     found: dict[str, Any] = {}
     for text in parameters:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
             raise ValueError(f"a parameter is NAME=VALUE, not {text!r}")
+        if name in taken:
+            raise ValueError(f"{name} has an argument or an option of its own: see --help")
         try:
             found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
             found[name] = value
     return found
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from icstn.extras import require
-from icstn.files import write_atomic
+from icstn.files import check_file, write_atomic
 
 #: Batches with which an exported network is compared.
 BATCHES = (1, 2, 5)
@@ -55,10 +55,12 @@ def export_onnx(
         ImportError: ONNX is not installed; the message names the extra.
         ValueError: there is no example, an empty one, or fewer names than examples.
         ExportError: an output differs by more than the tolerance.
+        StorageError: the file can't be written.
     """
     require("onnx", "onnx", "onnxruntime", "onnxscript")
     if not example or len(names) < len(example) or not all(len(x) for x in example):
         raise ValueError(f"an export needs example inputs and a name for each, got {len(example)} inputs")
+    check_file(Path(path))
     network = copy.deepcopy(module).cpu().eval()
     inputs = [x.detach().cpu() for x in example]
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():

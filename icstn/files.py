@@ -36,6 +36,43 @@ def replacing(path: Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
+def check_place(folder: Path, option: str, what: str = "results") -> None:
+    """Refuse a folder that can't be made or written to, before there is anything to write; nothing is made.
+
+    Args:
+        folder: where something is to be written.
+        option: that the user would name another one with.
+        what: is to be written.
+
+    Raises:
+        StorageError: the folder, or the nearest that there is above it, is a file or may not be written to.
+    """
+    if reason := unwritable(folder):
+        raise StorageError(f"cannot write {what} to {folder} ({reason}); choose another {option}")
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that can't be written, before there is anything to write; nothing is made.
+
+    Raises:
+        StorageError: it is a folder, or its own can't be made or written to.
+    """
+    reason = "it is a folder" if path.is_dir() else unwritable(path.parent)
+    if reason:
+        raise StorageError(f"cannot write {path} ({reason}); name another file")
+
+
+def unwritable(folder: Path) -> str:
+    """Why a folder can't be made or written to; empty if it can."""
+    try:
+        nearest = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    except OSError as error:
+        return error.strerror or str(error)
+    if not nearest.is_dir():
+        return f"{nearest} is a file"
+    return "" if os.access(nearest, os.W_OK | os.X_OK) else f"no permission to write to {nearest}"
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a file so that, whatever happens, the old or the new content is there in whole.
 

@@ -24,7 +24,7 @@ from icstn.experiments import DataOptions, Execution, FolderSpec, Record, Record
 from icstn.experiments.bar import Bar
 from icstn.experiments.classifiers import FittedClassifier, load_classifier, save_classifier
 from icstn.experiments.tasks import fit_task
-from icstn.files import StorageError, write_atomic
+from icstn.files import StorageError, check_place, write_atomic
 
 __all__ = ["Fit", "fit", "load_classifier"]
 
@@ -100,6 +100,7 @@ def fit(
     """
     root = check_folder(folder)
     place = _place(root, out)
+    check_place(place, "--out")
     images = image_folder(root, size, gray=gray)
     specs = folder_specs(images, network, sigma=sigma, operations=operations, **changes)
     execution = replace(execution or Execution(workers=1), data=DataOptions(str(root.resolve())))
@@ -118,14 +119,10 @@ def fit(
 
 
 def _place(root: Path, out: str | os.PathLike[str] | None) -> Path:
-    """The folder of the results, made."""
+    """The folder of the results."""
     place = Path(f"fit-{root.resolve().name}" if out is None else out).expanduser()
     if place.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"{place} lies inside {root}, where it would be a class: name another --out")
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot write results to {place} ({error}); choose another --out") from error
     return place
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import struct
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from icstn.classical import Aligner, Tracker
+from icstn.files import check_place, write_atomic
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,6 +30,8 @@ FILMS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 THUMBNAIL, FILM, COLUMNS = 200, 320, 5
 #: Milliseconds for which a frame of the film is shown.
 SHOWN = 500
+#: What Pillow raises where a file is damaged.
+UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, TypeError, IndexError, struct.error)
 
 
 class PhotoError(RuntimeError):
@@ -85,6 +91,7 @@ def align_files(
     Raises:
         PhotoError: the template or the mask cannot be read.
         ValueError: the template does not determine the warp, or the region is outside of it.
+        StorageError: the results can't be written.
     """
     reference = read(template)
     settings: dict[str, Any] = {"region": region, "mask": None if mask is None else read(mask).convert("L")}
@@ -131,6 +138,7 @@ def track_files(
     Raises:
         PhotoError: the template or the mask cannot be read.
         ValueError: the template does not determine the warp, or the region is outside of it.
+        StorageError: the results can't be written.
     """
     reference = read(template)
     settings: dict[str, Any] = {"region": region, "mask": None if mask is None else read(mask).convert("L")}
@@ -153,17 +161,17 @@ def read(path: Path) -> Image:
     Raises:
         PhotoError: there is no such file, or it is no picture, or is damaged.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as file:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
             picture = ImageOps.exif_transpose(file)
             return _eight_bits(picture)
     except FileNotFoundError:
         raise PhotoError(f"there is no file {path}") from None
     except IsADirectoryError:
         raise PhotoError(f"{path} is a folder, not a picture") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
         raise PhotoError(f"{path} cannot be read as a picture: {error}") from None
 
 
@@ -196,12 +204,15 @@ def _frames(path: Path) -> Iterator[tuple[str, Image]]:
         yield from _film(path)
         return
     first = read(path)
-    with Image.open(path) as file:
-        if getattr(file, "n_frames", 1) == 1:
-            yield path.name, first
-            return
-        for n, frame in enumerate(ImageSequence.Iterator(file)):
-            yield f"{path.name} {n:05d}", _eight_bits(frame.copy())
+    try:
+        with Image.open(path) as file:
+            if getattr(file, "n_frames", 1) == 1:
+                yield path.name, first
+                return
+            for n, frame in enumerate(ImageSequence.Iterator(file)):
+                yield f"{path.name} {n:05d}", _eight_bits(frame.copy())
+    except UNREADABLE as error:
+        raise PhotoError(f"{path} cannot be read to its end: {error}") from None
 
 
 def _film(path: Path) -> Iterator[tuple[str, Image]]:
@@ -248,14 +259,14 @@ class _Job:
     def __init__(self, out: Path, reference: Image) -> None:
         self.out, self.reference, self.rows = out, reference, list[PhotoRow]()
         self._small: list[tuple[PhotoRow, Image, Image]] = []
-        (out / "aligned").mkdir(parents=True, exist_ok=True)
+        check_place(out / "aligned", "--out")
 
     def add(self, row: PhotoRow, before: Image, after: Image, stem: str) -> None:
         """A picture that was looked at; it is written where the template was found in it."""
         if row.ok:
             taken = {r.aligned for r in self.rows}
             name = next(n for n in _names(stem) if n not in taken)
-            after.save(self.out / "aligned" / name)
+            self._write(Path("aligned") / name, after)
             row = PhotoRow(**{**asdict(row), "aligned": name})
         self.rows.append(row)
         self._small.append((row, _thumbnail(before, FILM), _thumbnail(after, FILM)))
@@ -268,20 +279,30 @@ class _Job:
         """Write the tables, the contact sheet and the film."""
         entries = [asdict(row) for row in self.rows]
         content = {"matrices": "from the template's pixels to the image's", "images": entries}
-        (self.out / "matrices.json").write_text(json.dumps(content, indent=1) + "\n", "utf-8")
-        with (self.out / "matrices.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            entries_of = [f"m{i}{j}" for i in range(3) for j in range(3)]
-            writer.writerow(["image", "status", "correlation", "aligned", *entries_of])
-            for r in self.rows:
-                numbers = [v for line in r.matrix for v in line] if r.matrix else [""] * 9
-                writer.writerow([r.image, r.status, r.correlation, r.aligned, *numbers])
+        write_atomic(self.out / "matrices.json", json.dumps(content, indent=1) + "\n")
+        write_atomic(self.out / "matrices.csv", self._table())
         if self._small:
-            self._contact_sheet().save(self.out / "contact_sheet.png")
-            frames = [self._before_after(before, after) for _, before, after in self._small]
-            film = self.out / "before_after.webp"
-            frames[0].save(film, save_all=True, append_images=frames[1:], duration=SHOWN, loop=0, quality=80)
+            self._write(Path("contact_sheet.png"), self._contact_sheet())
+            first, *rest = [self._before_after(before, after) for _, before, after in self._small]
+            options = {"save_all": True, "append_images": rest, "duration": SHOWN, "loop": 0, "quality": 80}
+            self._write(Path("before_after.webp"), first, **options)
         return self.rows
+
+    def _write(self, name: Path, picture: Image, **options: Any) -> None:
+        """A picture, as a whole or not at all."""
+        content = io.BytesIO()
+        picture.save(content, name.suffix[1:], **options)
+        write_atomic(self.out / name, content.getvalue())
+
+    def _table(self) -> str:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        entries_of = [f"m{i}{j}" for i in range(3) for j in range(3)]
+        writer.writerow(["image", "status", "correlation", "aligned", *entries_of])
+        for r in self.rows:
+            numbers = [v for line in r.matrix for v in line] if r.matrix else [""] * 9
+            writer.writerow([r.image, r.status, r.correlation, r.aligned, *numbers])
+        return text.getvalue()
 
     def _contact_sheet(self) -> Image:
         """The template, and every picture as aligned, with its name and what became of it below."""

@@ -60,7 +60,7 @@ class Warp:
         dual: what reads p off M − I, nine rows of k numbers: Gᵀ(GGᵀ)⁻¹, for orthogonal generators G/‖G‖².
 
     Raises:
-        ValueError: the generators depend on each other, or one changes M[2, 2].
+        ValueError: the generators depend on each other, or one changes M[2, 2] or is not 3×3.
 
     Example:
         >>> p = torch.tensor([[0.1, 0.0, 0.5, 0.0, 0.1, 0.0]])
@@ -77,6 +77,8 @@ class Warp:
         g = np.zeros((self.dim, 9))
         for k, entry in enumerate(self.entries):
             for i, j, factor in entry:
+                if not (0 <= i < 3 and 0 <= j < 3):
+                    raise ValueError(f"a generator of {self.name!r} has no row {i}, column {j}: it is 3×3")
                 g[k, 3 * i + j] = factor
         if g[:, 8].any() or np.linalg.matrix_rank(g) < self.dim:
             raise ValueError(f"the generators of {self.name!r} must be independent and leave M[2, 2] alone")

@@ -159,7 +159,7 @@ def test_a_folder_that_can_not_be_used(
         (["--operations", "0"], "an IC-STN has at least 1 warp operation, not 0"),
         (["--sigma", "-1"], "sigma is at least 0, not -1.0"),
         (["--iterations", "0"], "iterations is at least 1, not 0"),
-        (["--size", "4"], "images are at least 8 pixels wide, got size 4"),
+        (["--size", "4"], "images are 8 to 2048 pixels wide, got size 4"),
         (["--size", "12"], "is not for images of 12×12: "),
         (["--set", "dropout=1"], "a spec has no field dropout"),
         (["--set", "warp=spline"], "unknown warp 'spline'"),

@@ -578,7 +578,8 @@ def _per_level(value: Any, levels: int) -> list[Any]:
     """One value for each level from full size to coarse; the first of a sequence serves all coarser ones."""
     if isinstance(value, (str, int)):
         return [value] * levels
-    given = list(value)[::-1][:levels]
+    if not (given := list(value)[::-1][:levels]):
+        raise ValueError("a setting of the levels is a value, or a list of at least one")
     return given + given[-1:] * (levels - len(given))
 
 

@@ -215,11 +215,13 @@ class Cascade:
             ValueError: the file is truncated, is no model of this class, or was learned with other features.
         """
         params, arrays = read_model(Path(path), cls.__name__, features)
-        model = cls(**params)
         try:
+            model = cls(**params)
             model._restore(arrays)
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{path} lacks arrays of a {cls.__name__}: fit and save it again") from error
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"{path} lacks arrays of a {cls.__name__}, or has other settings: fit and save it again"
+            ) from error
         return model
 
     # The four things in which the cascades differ.

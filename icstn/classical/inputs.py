@@ -131,7 +131,11 @@ def _from_array(what: str, image: np.ndarray) -> Tensor:
     if image.ndim == 2:
         image = image[..., None]
     image = image[..., :3] if image.shape[-1] == 4 else image
-    x = torch.from_numpy(np.ascontiguousarray(image))
+    native = np.ascontiguousarray(image, image.dtype.newbyteorder("="))
+    try:
+        x = torch.from_numpy(native)
+    except TypeError:
+        raise TypeError(f"the {what} is an array of {image.dtype}, which are no pixels") from None
     return (x if x.dim() == 4 else x[None]).permute(0, 3, 1, 2)
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from icstn.classical.features import Features, feature_name
+from icstn.files import write_atomic
 from icstn.sampling import Frame
 from icstn.warps import Warp, family
 
@@ -28,15 +28,13 @@ def write_model(path: Path, kind: str, params: dict[str, Any], arrays: dict[str,
         kind: class of the model.
         params: its hyperparameters.
         arrays: what it learned.
+
+    Raises:
+        StorageError: the file can't be written; what was there before stays.
     """
     header = {"kind": kind, "version": VERSION, "params": _encode(params)}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     flat = {name: t.detach().cpu().contiguous() for name, t in arrays.items()}
-    try:
-        save_file(flat, part, metadata={FORMAT: json.dumps(header, sort_keys=True)})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomic(path, save(flat, metadata={FORMAT: json.dumps(header, sort_keys=True)}))
 
 
 def read_model(
@@ -56,11 +54,15 @@ def read_model(
     header, arrays = _read(path)
     if header is None:
         raise ValueError(f"{path} is a safetensors file, but not one that a {kind} has written")
-    if header["version"] > VERSION:
-        raise ValueError(f"{path} was written by a newer version of icstn (format {header['version']})")
-    if header["kind"] != kind:
-        raise ValueError(f"{path} holds a {header['kind']}, not a {kind}")
-    params = _decode(header["params"])
+    try:
+        version, found, params = header["version"], header["kind"], header["params"]
+        if version > VERSION:
+            raise ValueError(f"{path} was written by a newer version of icstn (format {version})")
+        if found != kind:
+            raise ValueError(f"{path} holds a {found}, not a {kind}")
+        params = _decode(params)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: its header is not one that a {kind} writes") from error
     if "features" in params:
         params["features"] = _features(params["features"], features, path)
     return params, arrays
@@ -73,7 +75,7 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get(FORMAT, "null"))
             return header, {name: file.get_tensor(name) for name in list(file.keys())}
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+    except (SafetensorError, ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{path} is no model file, or a truncated one: {error}") from error
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from icstn.datasets.dataset import DataError, Dataset, fingerprint
-from icstn.files import replacing
+from icstn.files import replacing, unwritable
 
 #: Environment variable that moves the cache.
 CACHE_VARIABLE = "ICSTN_CACHE"
@@ -38,11 +38,8 @@ def cache_dir(name: str = "") -> Path:
 
 def cache_problem() -> str:
     """Why the cache can't be used, and what to do; empty if it can."""
-    root = cache_dir()
-    nearest = next(path for path in (root, *root.parents) if path.exists())
-    if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
-        return ""
-    return _unusable(root, "Permission denied" if nearest.is_dir() else f"{nearest} is a file")
+    reason = unwritable(root := cache_dir())
+    return _unusable(root, reason) if reason else ""
 
 
 def _unusable(folder: Path, reason: str | None) -> str:

@@ -22,6 +22,9 @@ LEAST = 2
 #: Smallest side, in pixels, of an image and of what it is brought to.
 LEAST_SIDE = 8
 
+#: Largest side, in pixels, of what an image is brought to.
+MOST_SIDE = 2048
+
 #: Names of parts of a data set: a folder that has only these has its classes one floor down.
 PARTS = frozenset({"test", "testing", "train", "training", "val", "valid", "validation"})
 
@@ -49,7 +52,7 @@ def image_folder(folder: str | os.PathLike[str], size: int = 36, *, gray: bool |
 
     Args:
         folder: with one subfolder a class.
-        size: side of the images in pixels, at least 8.
+        size: side of the images in pixels, 8 to 2048.
         gray: one channel (luma) or three; by default one where no picture has any colour.
 
     Returns:
@@ -60,10 +63,10 @@ def image_folder(folder: str | os.PathLike[str], size: int = 36, *, gray: bool |
     Raises:
         DataError: there is no such folder, it has fewer than two classes, a class has fewer than two
             pictures, or some can't be read; the message says which.
-        ValueError: size is below 8.
+        ValueError: size is below 8 or above 2048.
     """
-    if size < LEAST_SIDE:
-        raise ValueError(f"images are at least {LEAST_SIDE} pixels wide, got size {size}")
+    if not LEAST_SIDE <= size <= MOST_SIDE:
+        raise ValueError(f"images are {LEAST_SIDE} to {MOST_SIDE} pixels wide, got size {size}")
     root = check_folder(folder)
     found = _listing(root)
     images = _pixels(root, found.files, size, gray)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -156,7 +157,7 @@ def picture(path: Path, least: int = MIN_SIDE) -> Image:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             _check_size(path, image.size, least)
             _check_depth(image)
             upright = ImageOps.exif_transpose(image)

@@ -17,7 +17,7 @@ from icstn.datasets.folder import read_picture
 from icstn.experiments.classification import prepared
 from icstn.experiments.models import build_model
 from icstn.experiments.records import Record
-from icstn.experiments.spec import FolderSpec, SpecError
+from icstn.experiments.spec import FolderSpec
 from icstn.files import StorageError, read_bytes, write_atomic
 from icstn.sampling import Frame, sample
 
@@ -98,6 +98,6 @@ def load_classifier(path: str | os.PathLike[str]) -> FittedClassifier:
         about = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["icstn"])
         fitted = FittedClassifier(FolderSpec.from_dict(about["spec"]), about["classes"])
         fitted.model.load_state_dict(weights)
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RuntimeError, SpecError) as error:
+    except (safetensors.SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise StorageError(f"{path} is no network that icstn fit has written: {error}") from error
     return fitted.eval()

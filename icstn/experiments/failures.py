@@ -21,14 +21,19 @@ def portable(error: Exception) -> Exception:
 
 
 def raise_failures(failures: Mapping[RunSpec, BaseException]) -> None:
-    """One failure, or the same one everywhere, is raised as it is; several are listed.
+    """One failure, or one that is everywhere the same but for the run's name, is raised; others are listed.
 
     Raises:
         RunsFailedError: the failures differ.
     """
-    reasons = {f"{type(error).__name__}: {error}" for error in failures.values()}
+    reasons = {_alike(spec, error) for spec, error in failures.items()}
     if len(reasons) == 1:
         raise next(iter(failures.values()))
     if reasons:
         lines = [f"{spec.key}: {error}" for spec, error in failures.items()]
         raise RunsFailedError(f"{len(failures)} runs failed\n  " + "\n  ".join(lines))
+
+
+def _alike(spec: RunSpec, error: BaseException) -> str:
+    """What failures of several runs have in common, such as a full disk."""
+    return f"{type(error).__name__}: {error}".replace(spec.key, "…")

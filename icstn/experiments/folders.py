@@ -57,6 +57,9 @@ OPERATIONS = 4
 #: Draws of the test perturbations for each test image, where there are perturbations.
 TEST_DRAWS = 4
 
+#: Fields that nobody sets.
+FOLLOWS = frozenset({"experiment", "model", "architecture", "fingerprint", "size", "gray"})
+
 _RECIPE: dict[str, Any] = {
     "experiment": FOLDER,
     "preset": "quick",
@@ -102,6 +105,10 @@ def folder_specs(
     fields = _RECIPE | _of(images, sigma) | _begin(network) | changes
     if unknown := changes.keys() - FolderSpec.__dataclass_fields__.keys():
         raise SpecError(f"a spec has no field {', '.join(sorted(unknown))}")
+    if fixed := changes.keys() & FOLLOWS:
+        raise SpecError(
+            f"{', '.join(sorted(fixed))} can't be set: it follows from the images and the network"
+        )
     if fields["warp"] not in FAMILIES:
         raise SpecError(f"unknown warp {fields['warp']!r}: choose from {', '.join(FAMILIES)}")
     if operations is not None and operations < 1:

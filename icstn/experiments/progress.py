@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from icstn.experiments.spec import Spec
-from icstn.files import StorageError, write_atomic
+from icstn.files import StorageError, check_place, write_atomic
 
 
 class Progress(NamedTuple):
@@ -40,11 +40,14 @@ Report = Callable[[Progress], None]
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """The last reported progress of a run under way, or None."""
+    """The last reported progress of a run under way; None where there is none, or it can't be read."""
     try:
-        return dict(json.loads((folder / "state.json").read_text()))
-    except (OSError, ValueError):
+        state = json.loads((folder / "state.json").read_text())
+        numbers = [state[name] for name in ("step", "iterations", "error", "rate")]
+        told = isinstance(state["spec"], dict) and state.keys() >= {"host", "process"}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
+    return state if told and all(isinstance(n, int | float) for n in numbers) else None
 
 
 def write_state(folder: Path, spec: Spec, progress: Progress) -> None:
@@ -57,10 +60,11 @@ def tensorboard(log: Path | None, spec: Spec) -> Report | None:
     """A report that writes TensorBoard event files below that folder; None without one.
 
     Raises:
-        StorageError: TensorBoard is not installed.
+        StorageError: TensorBoard is not installed, or the folder can't be written.
     """
     if log is None:
         return None
+    check_place(log, "--log", "a TensorBoard log")
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

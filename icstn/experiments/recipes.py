@@ -8,6 +8,8 @@ from typing import Any
 
 from icstn.experiments.experiment import EXPERIMENTS, Experiment
 from icstn.experiments.spec import PRESETS, BaselineSpec, RunSpec, Spec, SpecError
+from icstn.networks import FC, Architecture
+from icstn.warps import family
 
 _ADAM = {"optimizer": "adam", "schedule": "cosine", "side": "template"}
 _SGD = {"optimizer": "sgd", "schedule": "constant", "side": "image"}
@@ -146,12 +148,33 @@ def varied(spec: RunSpec, changes: dict[str, Any]) -> RunSpec:
 
     Raises:
         SpecError: there is no such field, or the value is of another type or out of its range.
+        NotationError: the architecture is malformed.
     """
     known = [f.name for f in fields(spec)]
     for name in changes:
         if name not in known:
             raise SpecError(f"a spec has no field {name!r}: it has {', '.join(known)}")
-    return replace(spec, **changes)
+    made = replace(spec, **changes)
+    if isinstance(made, Spec) and changes:
+        check_network(made)
+    return made
+
+
+def check_network(spec: Spec) -> None:
+    """Refuse an architecture that is not the model's, before anything of the run is written.
+
+    Raises:
+        NotationError: it is malformed.
+        SpecError: it has a geometric predictor where the model has none, or none where it has one, or one
+            that does not end in the parameters of the warp.
+    """
+    network, dim = Architecture.parse(spec.architecture), family(spec.warp).dim
+    if bool(network.warps) != (spec.kind != "CNN"):
+        wants = "no geometric predictor" if network.warps else f"one, such as '[FC({dim})]×2'"
+        raise SpecError(f"the architecture of {spec.model} has {wants}: {spec.architecture!r} is another's")
+    if network.warps and network.predictor[-1] != FC(dim):
+        what = f"a {spec.warp} has {dim} warp parameters, so the geometric predictor ends in FC({dim})"
+        raise SpecError(f"{what}, not in {network.predictor[-1]}: change the architecture or the warp")
 
 
 def is_own(spec: RunSpec) -> bool:

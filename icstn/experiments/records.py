@@ -27,10 +27,13 @@ import torch
 from torch import Tensor
 
 from icstn.experiments.spec import RunSpec, SpecError, spec_from_dict
-from icstn.files import StorageError, checkout, read_bytes, write_atomic
+from icstn.files import StorageError, check_place, checkout, read_bytes, write_atomic
 
 #: Version of the layout of Records.
 SCHEMA = 2
+
+#: What the JSON holds of a Record, by its name there and here, and of which type it is.
+_PARTS = {"status": str, "metrics": dict, "curve": dict, "provenance": dict}
 
 #: Seconds to wait for another process's lock before saying so.
 PATIENCE = 2.0
@@ -152,8 +155,9 @@ class Records:
             StorageError: another process holds it still, or the folder can't be written.
         """
         path = self.path(spec)
+        check_place(self.folder, "--records", "Records")
+        made = not self.folder.exists()
         try:
-            path.mkdir(parents=True, exist_ok=True)
             held = _acquire(path, wait, say or print_line)
         except filelock.Timeout as error:
             raise StorageError(f"{_in_the_way(path)}; wait for it or stop it") from error
@@ -167,9 +171,15 @@ class Records:
             yield
         finally:
             (path / "holder").unlink(missing_ok=True)
-            if (path / "record.json").is_file():  # whoever waits for the lock finds the Record
+            empty = [file.name for file in path.glob("*")] == ["lock"]  # it failed before anything was done
+            if empty or (path / "record.json").is_file():  # whoever waits for the lock finds the Record
                 (path / "lock").unlink(missing_ok=True)
             held.release()
+            if empty:
+                with contextlib.suppress(OSError):  # another process has begun
+                    path.rmdir()
+                    if made:
+                        self.folder.rmdir()
 
     def locked(self, spec: RunSpec) -> bool:
         """Whether a process holds the run's lock."""
@@ -190,6 +200,14 @@ def print_line(text: str) -> None:
 
 
 def _acquire(path: Path, wait: float, say: Callable[[str], None]) -> filelock.BaseFileLock:
+    for _ in range(100):
+        with contextlib.suppress(FileNotFoundError):  # whoever held it has just removed the empty folder
+            path.mkdir(parents=True, exist_ok=True)
+            return _wait(path, wait, say)
+    raise FileNotFoundError(f"{path} is removed again and again")
+
+
+def _wait(path: Path, wait: float, say: Callable[[str], None]) -> filelock.BaseFileLock:
     lock = filelock.FileLock(path / "lock")
     try:
         lock.acquire(timeout=PATIENCE if wait < 0 else min(wait, PATIENCE))
@@ -243,21 +261,22 @@ def load_record(folder: Path, spec: RunSpec | None = None) -> Record:
     content = _unsealed(folder / "record.json")
     try:
         record_spec = spec_from_dict(content["spec"])
-    except SpecError as error:
+        found = {name: content[name] for name in _PARTS}
+        digests = content["weights_sha256"], content["outcomes_sha256"]
+    except (SpecError, KeyError) as error:
         raise StorageError(f"{folder}/record.json is of another version: {error}") from error
+    for name, kind in _PARTS.items():
+        if not isinstance(found[name], kind):
+            raise StorageError(f"{folder}/record.json is no Record: its {name} is no {kind.__name__}")
     if spec is not None and record_spec != spec:
         raise StorageError(f"{folder} holds a Record of another spec ({record_spec.key}); move it away")
-    weights = _verified(folder / "weights.safetensors", content["weights_sha256"])
-    outcomes = _verified(folder / "outcomes.safetensors", content["outcomes_sha256"])
-    return Record(
-        record_spec,
-        content["status"],
-        content["metrics"],
-        content["curve"],
-        content["provenance"],
-        safetensors.torch.load(weights),
-        unpack_outcomes(outcomes),
-    )
+    weights = _verified(folder / "weights.safetensors", digests[0])
+    outcomes = _verified(folder / "outcomes.safetensors", digests[1])
+    try:
+        return Record(record_spec, **found, weights=safetensors.torch.load(weights),
+                      outcomes=unpack_outcomes(outcomes))  # fmt: skip
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise StorageError(f"{folder} is damaged ({error}); delete it and run again") from error
 
 
 def pack_outcomes(outcomes: Tensor) -> bytes:
@@ -301,7 +320,7 @@ def _unsealed(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_bytes(path))
         seal = content.pop("sha256")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StorageError(f"{path} is truncated or no Record; delete its folder and run again") from error
     body = json.dumps(content, sort_keys=True, ensure_ascii=False, indent=1)
     if hashlib.sha256(body.encode()).hexdigest() != seal:

@@ -25,6 +25,9 @@ SCHEDULES = ("constant", "cosine")
 SIDES = ("image", "template")
 SPLITS = ("test", "validation")
 
+#: Largest seed, and largest number of anything that is counted.
+MOST_SEED, MOST = 2**63 - 1, 2**31 - 1
+
 
 _Kind = TypeVar("_Kind", bound="RunSpec")
 
@@ -73,6 +76,8 @@ class RunSpec:
         self._one_of("warp", FAMILIES)
         self._at_least(0, "seed", "sigma", "test_items")
         self._at_least(1, "test_draws")
+        self._at_most(MOST_SEED, "seed")
+        self._at_most(MOST, "test_items", "test_draws")
 
     def _one_of(self, name: str, allowed: Iterable[str]) -> None:
         if getattr(self, name) not in (known := list(allowed)):
@@ -82,7 +87,13 @@ class RunSpec:
         for name in names:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= least):
-                raise SpecError(f"{name} is at least {least:g}, not {value!r}")
+                finite = "" if math.isfinite(value) else "finite and "
+                raise SpecError(f"{name} is {finite}at least {least:g}, not {value!r}")
+
+    def _at_most(self, most: int, *names: str) -> None:
+        for name in names:
+            if (value := getattr(self, name)) > most:
+                raise SpecError(f"{name} is at most {most}, not {value!r}")
 
     @classmethod
     def experiments(cls) -> Iterable[str]:
@@ -183,6 +194,7 @@ class Spec(RunSpec):
         self._one_of("optimizer", OPTIMIZERS)
         self._one_of("schedule", SCHEDULES)
         self._at_least(1, "iterations", "batch")
+        self._at_most(MOST, "iterations", "batch", "restarts")
         rates = ("rate_classifier", "rate_predictor", "std_classifier", "std_predictor")
         self._at_least(0, *rates, "clip", "restarts", "weight_decay", "average", "appearance", "resolution")
         self._one_of("tested_on", SPLITS)
@@ -253,6 +265,7 @@ class BaselineSpec(RunSpec):
         super().__post_init__()
         self._at_least(1, "steps")
         self._at_least(0, "samples")
+        self._at_most(MOST, "steps", "samples")
 
 
 def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
@@ -261,6 +274,8 @@ def spec_from_dict(values: Mapping[str, Any]) -> RunSpec:
     Raises:
         SpecError: as :meth:`RunSpec.from_dict`.
     """
+    if not isinstance(values, Mapping):
+        raise SpecError(f"a spec is a table of fields, not a {type(values).__name__}")
     name = str(values.get("experiment"))
     if name in FolderSpec.experiments():
         return FolderSpec.from_dict(values)

@@ -14,6 +14,7 @@ from icstn.experiments.records import Record
 from icstn.experiments.spec import Spec
 from icstn.experiments.tasks import placed, planar_task
 from icstn.export import export_onnx
+from icstn.files import StorageError, check_file
 
 
 class Standalone(NamedTuple):
@@ -54,6 +55,7 @@ def self_contained(record: Record) -> Standalone:
 
     Raises:
         ValueError: the run has no network (a classical method), or diverged.
+        StorageError: its weights are another network's.
     """
     spec = record.spec
     if not isinstance(spec, Spec) or record.status != "finished":
@@ -74,10 +76,14 @@ def self_contained(record: Record) -> Standalone:
 
 def export_run(record: Record, path: Path) -> float:
     """Write a run's network with :func:`icstn.export.export_onnx`; the largest difference to PyTorch's."""
+    check_file(path)
     found = self_contained(record)
     return export_onnx(found.network, path, *found.example, names=found.inputs, outputs=found.outputs)
 
 
 def _loaded(model: Model, record: Record) -> Model:
-    model.load_state_dict(record.weights)
+    try:
+        model.load_state_dict(record.weights)
+    except RuntimeError as error:
+        raise StorageError(f"{record.spec.key} holds the weights of another network; run it again") from error
     return model.eval()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from icstn.experiments.progress import read_state
 from icstn.experiments.records import Records, load_record
-from icstn.experiments.spec import RunSpec, spec_from_dict
+from icstn.experiments.spec import RunSpec, SpecError, spec_from_dict
 from icstn.files import StorageError
 
 
@@ -86,9 +86,12 @@ def _status(folder: Path) -> RunStatus | None:
 
 def _status_under_way(folder: Path) -> RunStatus | None:
     state = read_state(folder)
-    if state is None or "spec" not in state:
+    if state is None:
         return None
-    spec = spec_from_dict(state["spec"])
+    try:
+        spec = spec_from_dict(state["spec"])
+    except SpecError:  # another version's
+        return None
     running = Records(folder.parent).locked(spec)
     to_do = state["iterations"] - state["step"]
     return RunStatus(

@@ -32,6 +32,7 @@ from icstn.experiments.records import Record, Records
 from icstn.experiments.spec import BaselineSpec, RunSpec, Spec, learning_rate
 from icstn.experiments.task import BLOCK, Evaluation, Task
 from icstn.experiments.tasks import make_task
+from icstn.files import StorageError
 
 #: A run whose mean loss over a block is this many times the loss it began with has diverged.
 EXPLOSION = 10.0
@@ -166,13 +167,20 @@ class _Run:
         for left in self.folder.glob(".*.tmp"):  # of a process that was killed while writing
             left.unlink(missing_ok=True)
         if self.checkpoint.is_file():
-            self.state.load(*load_checkpoint(self.checkpoint, self.spec))
+            self._resume(self.checkpoint)
         status, remark = self._train(checkpoint_seconds)
         record = self._record(status, remark)
         self.records.save(record)
         for path in (self.checkpoint, self.milestone, self.folder / "state.json"):
             path.unlink(missing_ok=True)
         return record
+
+    def _resume(self, checkpoint: Path) -> None:
+        found = load_checkpoint(checkpoint, self.spec)
+        try:
+            self.state.load(*found)
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise StorageError(f"{checkpoint} is none of this run; delete it to start afresh") from error
 
     def _train(self, checkpoint_seconds: float) -> tuple[str, str]:
         """Train to the end: the run's status, and a remark."""
@@ -238,7 +246,7 @@ class _Run:
             return False
         self.state, self.step = self._fresh(), None
         if self.milestone.is_file():
-            self.state.load(*load_checkpoint(self.milestone, self.spec))
+            self._resume(self.milestone)
         self.state.restarts, self.state.seconds = restarts, seconds
         self._save(self.checkpoint)  # at once: what is resumed from here on knows of this restart
         return True

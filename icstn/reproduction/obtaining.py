@@ -10,6 +10,9 @@ from icstn.experiments.records import Record, open_records
 from icstn.experiments.running import ensure
 from icstn.reproduction.catalogue import ReproductionError
 
+#: Most seeds that are asked for at once.
+MOST_SEEDS = 1000
+
 
 def obtain(
     experiment: str,
@@ -50,12 +53,23 @@ def seed_list(seeds: int | str | Sequence[int]) -> list[int]:
     if isinstance(seeds, int):
         return [seeds]
     if not isinstance(seeds, str):
-        return [int(seed) for seed in seeds]
+        return _numbers(seeds)
     try:
         ranges = [[int(end) for end in part.split("-")] for part in seeds.split(",")]
     except ValueError:
         ranges = []
-    found = [seed for ends in ranges for seed in range(ends[0], ends[-1] + 1)]
-    if not found or any(len(ends) > 2 for ends in ranges):
+    spans = [range(ends[0], ends[-1] + 1) for ends in ranges]
+    if not any(spans) or any(len(ends) > 2 for ends in ranges):
         raise ReproductionError(f"seeds are numbers such as 0, 0,1,2 or 0-4; got {seeds!r}")
-    return found
+    if (many := sum(span.stop - span.start for span in spans)) > MOST_SEEDS:
+        raise ReproductionError(
+            f"{seeds} are {many} seeds, one run each: ask for at most {MOST_SEEDS} at once"
+        )
+    return [seed for span in spans for seed in span]
+
+
+def _numbers(seeds: Sequence[int]) -> list[int]:
+    try:
+        return [int(seed) for seed in seeds]
+    except (TypeError, ValueError):
+        raise ReproductionError(f"seeds are numbers such as 0, [0, 1, 2] or '0-4'; got {seeds!r}") from None

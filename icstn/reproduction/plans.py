@@ -14,7 +14,7 @@ from icstn.experiments.records import Records
 from icstn.experiments.running import ensure
 from icstn.experiments.spec import RunSpec
 from icstn.extras import require
-from icstn.files import checkout
+from icstn.files import check_place, checkout
 from icstn.reproduction.catalogue import EXHIBITS, ReproductionError
 from icstn.reproduction.obtaining import seed_list
 
@@ -95,8 +95,12 @@ def plan(request: Request, execution: Execution) -> list[Job]:
 
     Raises:
         ReproductionError, SpecError, DataError: something that was asked for does not exist.
+        StorageError: the Records or the results can't be written where they are to be.
     """
     pick_device(execution.device)
+    check_place(request.store.folder, "--records", "Records")
+    if not request.train_only:
+        check_place(request.output, "--output")
     seeds = seed_list(request.seeds)
     specs = {name: EXHIBITS[name].specs(request.preset, seeds) for name in request.exhibits}
     figures = None if request.train_only else _figures()
