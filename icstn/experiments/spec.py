@@ -107,7 +107,10 @@ class RunSpec:
 
     @property
     def kind(self) -> str:
-        """The model without its number: ``CNN``, ``STN``, ``c-STN``, ``IC-STN`` or a classical method."""
+        """The model without what tells it from others of its kind: ``CNN``, ``STN``, ``c-STN``, ``IC-STN``,
+        ``RNN`` or a classical method."""
+        if self.model.startswith("CNN"):
+            return "CNN"
         return self.model.split("(")[0].rstrip("-0123456789")
 
     @property
