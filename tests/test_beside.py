@@ -184,7 +184,7 @@ class TestDistortions:
 
     @pytest.mark.parametrize("value", [-0.5, float("nan"), float("inf")])
     def test_refuses_what_is_no_size(self, value: float) -> None:
-        with pytest.raises(ValueError, match="sigma_trained is .*at least 0"):
+        with pytest.raises(ValueError, match=r"sigma_trained is .*at least 0"):
             cells("tolerance", "smoke", sigma_trained=value)
 
 
