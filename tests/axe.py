@@ -9,8 +9,6 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from icstn.datasets.cache import cache_dir
 
 #: MPL-2.0; used by the tests alone, and no part of what the project ships.
@@ -23,10 +21,10 @@ RUN = """tags => axe.run(document, {runOnly: tags}).then(result => result.violat
 
 
 def script() -> str:
-    """axe.min.js; the test is skipped where it neither is nor can be fetched."""
+    """axe.min.js, or nothing where it neither is nor can be fetched."""
     file = cache_dir("axe-core") / f"{SHA256[:16]}.js"
-    if not file.is_file():
-        _fetch(file)
+    if not file.is_file() and not _fetch(file):
+        return ""
     text = file.read_bytes()
     assert hashlib.sha256(text).hexdigest() == SHA256, f"{file} is not {PACKAGE}: delete it"
     return text.decode()
@@ -39,18 +37,19 @@ def violations(page: Any, source: str) -> list[str]:
     return found
 
 
-def _fetch(file: Path) -> None:
+def _fetch(file: Path) -> bool:
     if shutil.which("npm") is None:
-        pytest.skip(f"this needs npm, which fetches {PACKAGE} once")
+        return False
     file.parent.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         ["npm", "pack", PACKAGE], cwd=file.parent, capture_output=True, text=True, check=False, timeout=120
     )
     if done.returncode:
-        pytest.skip(f"npm could not fetch {PACKAGE}: {done.stderr.strip()[-200:]}")
+        return False
     archive = file.parent / done.stdout.strip().splitlines()[-1]
     with tarfile.open(archive) as tar:
         member = tar.extractfile("package/axe.min.js")
         assert member is not None
         file.write_bytes(member.read())
     archive.unlink()
+    return True

@@ -25,6 +25,8 @@ from icstn.warps import FAMILIES, Warp, corner_error, family
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "book" / "assets" / "live"
 TOLERANCE = 1e-4
+#: Cascades of linear regressors.
+LEARNED = ("SDM", "conditional-LK")
 #: Steps of Lucas-Kanade that are compared.
 STEPS = 12
 
@@ -124,7 +126,7 @@ def record_of(manifest: dict[str, Any], scene: str, name: str) -> Record:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("scene", "name"), [pair for pair in shown() if pair[1] != "SDM"])
+@pytest.mark.parametrize(("scene", "name"), [pair for pair in shown() if pair[1] not in LEARNED])
 def test_networks_compute_what_pytorch_computes(
     scene: str, name: str, page: Any, manifest: dict[str, Any]
 ) -> None:
@@ -145,11 +147,22 @@ def test_networks_compute_what_pytorch_computes(
 
 
 @pytest.mark.browser
-def test_the_learned_regressor_computes_what_pytorch_computes(page: Any, manifest: dict[str, Any]) -> None:
-    given, record = problem("photograph"), record_of(manifest, "photograph", "SDM")
-    regressors = [LinearRegressor(record.weights[f"R.{i}"], record.weights[f"b.{i}"]) for i in range(6)]
+@pytest.mark.parametrize("name", LEARNED)
+def test_learned_regressors_compute_what_pytorch_computes(
+    name: str, page: Any, manifest: dict[str, Any]
+) -> None:
+    given, record = problem("photograph"), record_of(manifest, "photograph", name)
+    w = record.weights
+    if name == "SDM":
+        regressors = [LinearRegressor(w[f"R.{i}"], w[f"b.{i}"]) for i in range(6)]
+    else:
+        template = sample(given.images[:1], torch.zeros(1, 6), given.frame, given.warp).flatten()
+        grid = given.frame.grid()
+        J = torch.einsum("scyxi,yxik->scyxk", w["gradients"], given.warp.jacobian(grid).view(50, 50, 2, 6))
+        R = torch.linalg.pinv(J.double().flatten(1, 3)).float()
+        regressors = [LinearRegressor(r, -r @ template) for r in R]
     path = descend(regressors, given.images, given.p, given.frame, given.warp, trajectory=True).trajectory
-    found = in_browser(page, "photograph", "SDM", given.p, 6)
+    found = in_browser(page, "photograph", name, given.p, 6)
     assert path is not None
     assert (torch.tensor([item["p"] for item in found]).transpose(0, 1) - path).abs().max() < TOLERANCE
 

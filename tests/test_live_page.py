@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import first_screen
+import judged
 import live
+import nbformat
 import pytest
 import torch
 from browser import DESKTOP, PHONE, launched, offline, served
@@ -39,9 +41,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert hero
     compact = '<icstn-live compact scene="photograph" methods="LK IC-STN-4" steps="6"></icstn-live>'
     pages = {"live": f"<icstn-live>{STILL}</icstn-live>", "film": hero[0], "compact": compact}
+    pages["far"] = f'<div style="height: 5000px"></div>{compact}'
+    pages["chapters"] = "".join(copies().values())
     for name, body in pages.items():
         (at / f"{name}.html").write_text(PAGE.format(body), encoding="utf-8")
     return at
+
+
+def copies() -> dict[str, str]:
+    """The small copies of the live page in the chapters."""
+    found = {}
+    for path in sorted((ROOT / "book").glob("*.ipynb")):
+        cells = (cell.source for cell in nbformat.read(path, as_version=4).cells)
+        texts = re.findall(r"<icstn-live compact.*?</icstn-live>", "\n".join(cells), re.S)
+        found |= {f"{path.stem}-{i}": t.replace("../_static/", "") for i, t in enumerate(texts)}
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +95,7 @@ def opened(chromium: Any, address: str) -> Iterator[Any]:
 
 ERRORS = """() => document.querySelector("icstn-live").runs
     .map((run) => [run.errors[0], run.errors.at(-1)])"""
+READY = "i => document.querySelectorAll('icstn-live')[i].hasAttribute('ready')"
 FOCUSED = "() => document.activeElement.ariaLabel || document.activeElement.textContent"
 SEEN = """() => [...document.querySelectorAll(".il-tile")].map((canvas) => {
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -293,6 +308,39 @@ class TestLivePage:
         drag(page, ".il-move", (40, 10))
         assert errors(page)["IC-STN-4"][1] < 1.5
 
+    def test_a_small_copy_loads_when_it_comes_near(self, opened: Any) -> None:
+        page = opened("far", wait="icstn-live")
+        page.wait_for_timeout(500)
+        loaded = "() => performance.getEntriesByType('resource').map((e) => e.name).join()"
+        assert "manifest.json" not in page.evaluate(loaded)
+        page.evaluate("() => document.querySelector('icstn-live').scrollIntoView()")
+        page.wait_for_selector("icstn-live[ready]")
+        assert "manifest.json" in page.evaluate(loaded)
+
+    def test_small_copies_of_the_chapters_align(self, opened: Any) -> None:
+        """Each has the methods that it names, a still, and handles that the keyboard moves."""
+        chapters = {name.rpartition("-")[0] for name in copies()}
+        assert chapters >= {"inverse_compositional", "spatial_transformers", "compositional_stn", "ic_stn"}
+        assert all('class="il-still"' in text and 'alt="' in text for text in copies().values())
+        page = opened("chapters", wait="icstn-live")
+        for i, text in enumerate(copies().values()):
+            one = page.locator("icstn-live").nth(i)
+            one.scroll_into_view_if_needed()
+            page.wait_for_function(
+                "i => document.querySelectorAll('icstn-live')[i].hasAttribute('ready')", arg=i
+            )
+            wanted = re.search('methods="(.*?)"', text)[1].split()  # type: ignore[index]
+            assert one.locator(".il-lane .il-name").all_inner_texts() == wanted
+            one.locator(".il-move").focus()
+            before = one.evaluate("(e) => e.state.p[2]")
+            page.keyboard.press("ArrowRight")
+            assert one.evaluate("(e) => e.state.p[2]") > before
+            one.get_by_role("button", name="Reset").click()
+            first, last = one.evaluate(
+                "(e) => { const r = e.runs.at(-1); return [r.errors[0], r.errors.at(-1)]; }"
+            )
+            assert last < first / 2
+
 
 def contrast(page: Any, selector: str) -> float:
     """WCAG's ratio of an element's text to the nearest ground behind it."""
@@ -366,6 +414,22 @@ class TestFilms:
     def test_weighs_little(self) -> None:
         text = first_screen.first_screen(*both())
         assert len(text.encode()) < 300_000
+
+    @pytest.mark.parametrize("seeds", [1, 3])
+    def test_the_result_is_that_of_the_evidence(self, seeds: int) -> None:
+        """Mean over the seeds; the interval grows with what they differ by."""
+        errors = {"STN(b)": 8.0, "IC-STN-4(b)": 2.0}
+        runs = [
+            r
+            for k in range(seeds)
+            for r in judged.table("table_2", {m: e + k for m, e in errors.items()}, seed=k)
+        ]
+        text = first_screen.sentence(runs)
+        mean = 2 + (seeds - 1) / 2
+        low, high = map(float, re.findall(rf"\*\*{mean:.2f} % \[(.*?), (.*?)\]\*\*", text)[0])
+        assert (low, high) == pytest.approx((1.9, 2.1)) if seeds == 1 else high - low > 4
+        assert ("one seed: the interval covers the test items only" in text) == (seeds == 1)
+        assert ("3 seeds: the interval covers test items and seeds" in text) == (seeds == 3)
 
     @pytest.mark.browser
     def test_plays_by_itself_and_by_hand(self, opened: Any) -> None:

@@ -8,14 +8,17 @@ The numbers and the pictures change when the networks are published anew.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import live
+import stills
 import torch
 from torch import Tensor
 
-from icstn.exhibits.films import Row, Track, film, still
+from icstn.evidence.collection import Cell, Evidence
+from icstn.evidence.estimates import coverage
+from icstn.exhibits.films import Row, Track, film
 from icstn.experiments import Model, Record, Records
 from icstn.sampling import sample
 from icstn.transformers import STN
@@ -39,25 +42,30 @@ CAPTION = (
 
 
 def write(out: Path, records: Records | None = None) -> list[Path]:
-    """The page's part, and a still for the live page; a file that would not change keeps its time."""
+    """The page's part, and the live pages' stills; a file that would not change keeps its time."""
     records = records or Records(live.RECORDS)
     rows = [contrast(records, *names) for names in FIRST]
     page = live.write_file(out / "first_screen.md", first_screen(records, rows).encode())
-    return [page, live.write_file(out / "still.png", still(rows))]
+    return [page, *stills.write(out, rows, records)]
 
 
 def first_screen(records: Records, rows: Sequence[Row]) -> str:
     """The book's first film and its one result, as Markdown: both from the Records, whatever they hold."""
-    stn, icstn = (live.needed(records, "table_2", model) for model in ("STN(b)", "IC-STN-4(b)"))
-    weights = {live.entry(record)[0]["weights"] for record in (stn, icstn)}
-    sentence = (
-        f"On displaced MNIST digits a spatial transformer of {max(weights):,} weights is wrong about "
-        f"**{_percent(stn)}**. As many weights, applied {live.operations(icstn.spec)} times to the source "
-        f"image: **{_percent(icstn)}** (95 % intervals; {{doc}}`Table 2 <../figures/table_2>`)."
-    )
-    assert len(weights) == 1, "the two networks of the first screen differ in their weights: say so there"
     html = film(rows, alt=FIRST_ALT, caption=CAPTION)
-    return f"{sentence}\n\n```{{raw}} html\n{html}\n```\n"
+    return f"{sentence(records)}\n\n```{{raw}} html\n{html}\n```\n"
+
+
+def sentence(records: Iterable[Record]) -> str:
+    """The one result: two networks of one size, each over its seeds."""
+    stn, icstn = Evidence(records).cells("table_2", ("STN(b)", "IC-STN-4(b)"))
+    times = live.operations(icstn.runs[0].spec)
+    assert stn.capacity == icstn.capacity, "the two networks of the first screen differ in size: say so there"
+    return (
+        f"On displaced MNIST digits a spatial transformer of {stn.capacity:,} weights is wrong about "
+        f"**{_percent(stn)}**. As many weights, applied {times} times to the source image: "
+        f"**{_percent(icstn)}** ({{doc}}`Table 2 <../figures/table_2>`; 95 % intervals; "
+        f"{coverage(len(cell.runs) for cell in (stn, icstn))})."
+    )
 
 
 @torch.no_grad()
@@ -105,9 +113,9 @@ def updates(model: Model, image: Tensor, path: Sequence[Tensor]) -> Tensor:
     return torch.cat([own.update(step, view) for step, view in enumerate(views)])
 
 
-def _percent(record: Record) -> str:
-    low, high = record.metrics["interval"]
-    return f"{record.test_error:.2f} % [{low:.2f}, {high:.2f}]"
+def _percent(cell: Cell) -> str:
+    """Mean error over the seeds, and its interval."""
+    return f"{cell.error.value:.2f} % [{cell.error.low:.2f}, {cell.error.high:.2f}]"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from icstn import datasets
-from icstn.classical import LinearRegressor
+from icstn.classical import LinearRegressor, steepest_descent_images
+from icstn.classical.linear_regressor import pseudo_inverse_regressor
 from icstn.datasets.signs import SIGNS
 from icstn.experiments import (
     BaselineSpec,
@@ -34,7 +35,7 @@ from icstn.experiments import (
     Model,
     Record,
     Records,
-    Spec,
+    RunSpec,
     build_model,
     cells,
     make_task,
@@ -80,11 +81,8 @@ def write(out: Path, records: Records | None = None) -> list[Path]:
 
 def scenes() -> dict[str, dict[str, Any]]:
     """What there is to align: shape, frame and warp family of each scene, and its items."""
-    photograph = datasets.planar_scene("chelsea", gray=True)
-    crop = sample(photograph.image, affine.identity(1), photograph.frame, affine)
-    light = {"mean": float(crop.mean()), "std": float(crop.std())}
     return {
-        "photograph": _scene("photograph", tuple(photograph.image[0].shape), [{"label": None}]) | light,
+        "photograph": _scene("photograph", tuple(scene_image().shape), [{"label": None}]) | _light(),
         "digits": _scene("digits", SHAPES["digits"], items("digits")),
         "signs": _scene("signs", SHAPES["signs"], items("signs"))
         | {"standardize": True, "names": [sign.name for sign in SIGNS]},
@@ -94,14 +92,14 @@ def scenes() -> dict[str, dict[str, Any]]:
 def pictures(scene: str) -> bytes:
     """The pictures of a scene, one after the other."""
     if scene == "photograph":
-        return _photograph().numpy().tobytes()
+        return (scene_image() * 255).round().to(torch.uint8).numpy().tobytes()
     return (PICTURES / f"{scene}.bin").read_bytes()
 
 
 def published(records: Records) -> Iterator[tuple[str, dict[str, Any], bytes]]:
     """Name, entry of the manifest and weights of each network and regressor that is shown."""
     for spec in (
-        *cells("baselines", "full", models=["SDM"]),
+        *cells("baselines", "full", models=["SDM", "conditional-LK"]),
         *(s for table in ("table_1", "table_2", "table_3") for s in cells(table, "full")),
     ):
         if spec.experiment in ("table_2", "table_3") or spec.sigma == SIGMA:
@@ -110,7 +108,7 @@ def published(records: Records) -> Iterator[tuple[str, dict[str, Any], bytes]]:
                 yield (spec.model, *entry(record))
 
 
-def find(records: Records, spec: Spec) -> Record | None:
+def find(records: Records, spec: RunSpec) -> Record | None:
     """The Record of that cell of the best preset that there is."""
     for preset in PREFERRED:
         for cell in cells(spec.experiment, preset, models=[spec.model]):
@@ -126,9 +124,20 @@ def needed(records: Records, experiment: str, model: str) -> Record:
     Raises:
         LookupError: there is none.
     """
-    record = find(records, cells(experiment, "full", models=[model])[0])
+    return needed_cell(records, cells(experiment, "full", models=[model])[0])
+
+
+def needed_cell(records: Records, spec: RunSpec) -> Record:
+    """The published Record of a cell.
+
+    Raises:
+        LookupError: there is none.
+    """
+    record = find(records, spec)
     if record is None:
-        raise LookupError(f"figures/records has no finished {model} of {experiment}: train it first")
+        raise LookupError(
+            f"figures/records has no finished {spec.model} of {spec.experiment}: train it first"
+        )
     return record
 
 
@@ -152,18 +161,15 @@ def entry(record: Record) -> tuple[dict[str, Any], bytes]:
         "classifier": [_layer(m) for m in classifier],
     }
     tensors = [t for stack in (*predictors, classifier) for m in stack for t in m.parameters()]
-    about["weights"] = sum(t.numel() for t in tensors)
+    learned = record.weights.values() if isinstance(spec, BaselineSpec) else tensors
+    about["weights"] = sum(t.numel() for t in learned)
     return about, b"".join(_bytes(t) for t in tensors)
 
 
 def stacks(record: Record) -> tuple[list[list[nn.Module]], list[nn.Module]]:
     """The layers of each geometric predictor and of the classification network, with their weights."""
     if isinstance(record.spec, BaselineSpec):
-        w = record.weights
-        regressors = [
-            LinearRegressor(w[f"R.{i}"], w[f"b.{i}"]) for i in range(record.spec.steps) if f"R.{i}" in w
-        ]
-        return [[_linear(r)] for r in regressors], []
+        return [[_linear(r)] for r in regressors(record)], []
     model = network(record)
     own = model.transformer
     assert own is not None
@@ -171,7 +177,27 @@ def stacks(record: Record) -> tuple[list[list[nn.Module]], list[nn.Module]]:
     return [_layers(p) for p in predictors], _layers(model.classifier)
 
 
-def operations(spec: Spec) -> int:
+def regressors(record: Record) -> list[LinearRegressor]:
+    """The cascade of a learned baseline; conditional Lucas-Kanade's follows from its gradients."""
+    w, steps = record.weights, range(record.spec.steps)
+    if "gradients" not in w:
+        return [LinearRegressor(w[f"R.{i}"], w[f"b.{i}"]) for i in steps]
+    template = sample(photograph(), affine.identity(1), frame_of("photograph"), affine)
+    return [pseudo_inverse_regressor(steepest_descent_images(g, affine), template) for g in w["gradients"]]
+
+
+def photograph() -> Tensor:
+    """The photograph as planar methods see it, ``(1, 1, H, W)``: mean 0 and variance 1 in the template."""
+    light, image = _light(), scene_image()[None]
+    return (image - light["mean"]) / light["std"]
+
+
+def scene_image() -> Tensor:
+    """The photograph, ``(1, H, W)`` from 0 to 1."""
+    return datasets.planar_scene("chelsea", gray=True).image[0]
+
+
+def operations(spec: RunSpec) -> int:
     """How many times it warps as it was trained."""
     return spec.steps if isinstance(spec, BaselineSpec) else Architecture.parse(spec.architecture).warps
 
@@ -233,10 +259,11 @@ def named(scene: str, label: int) -> str:
     return SIGNS[label].name if scene == "signs" else str(label)
 
 
-def _photograph() -> Tensor:
-    """Chelsea at the size of the planar experiment, ``(1, H, W)`` uint8."""
-    image = datasets.planar_scene("chelsea", gray=True).image[0]
-    return (image * 255).round().to(torch.uint8)
+@cache
+def _light() -> dict[str, float]:
+    """Mean and standard deviation of the photograph's template."""
+    crop = sample(scene_image()[None], affine.identity(1), frame_of("photograph"), affine)
+    return {"mean": float(crop.mean()), "std": float(crop.std())}
 
 
 def _scene(name: str, shape: tuple[int, ...], items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -19,6 +19,8 @@ def figure_7(
 ) -> Figure:
     """Figure 7: a panel for each size of the perturbation, a curve a model, its dot at the trained number.
 
+    Each panel has a scale of its own. With several seeds a band shows their standard deviation.
+
     Args:
         theme: colours.
         panels: title of the panel → name of the model → its curve.
@@ -26,8 +28,8 @@ def figure_7(
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    size = (7.6 if columns == 2 else 6.2, 2.6 * rows + 0.3 if columns == 2 else 3.9)
-    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
+    size = (7.6 if columns == 2 else 6.2, 3.0 * rows + 0.3 if columns == 2 else 3.9)
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True)
     for ax, (title, curves) in zip(axes.ravel(), panels.items(), strict=False):
         _panel(ax, theme, title, curves)
     for ax in axes.ravel()[len(panels) :]:
@@ -48,14 +50,23 @@ def _panel(ax: Axes, theme: Theme, title: str, curves: Mapping[str, ErrorCurve])
         dot = ax.plot(curve.trained, curve.error[curve.trained], "o", color=color, markersize=7)[0]
         dot.set(markeredgecolor=theme.background, markeredgewidth=1.2, zorder=3)
         tag(dot, f"{title} {name} trained")
-        if curve.spread is not None:
-            band = (np.maximum(curve.error - curve.spread, 1e-9), curve.error + curve.spread)
-            ax.fill_between(steps, *band, color=color, alpha=0.18, linewidth=0)
     ax.set_yscale("log")
     ax.set_title(title)
     ax.grid(axis="y")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _bands(ax, theme, curves)
     low, high = np.log10(ax.get_ylim())
     ax.yaxis.set_major_locator(LogLocator(subs=(1,) if high - low > 3 else (1, 3)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _bands(ax: Axes, theme: Theme, curves: Mapping[str, ErrorCurve]) -> None:
+    """Standard deviations over seeds, cut off where the curves' own scale ends."""
+    bottom, top = ax.get_ylim()
+    for color, curve in zip(theme.cycle, curves.values(), strict=False):
+        if curve.spread is not None:
+            below, above = (curve.error + sign * curve.spread for sign in (-1, 1))
+            steps = np.arange(len(curve.error))
+            ax.fill_between(steps, np.maximum(below, bottom / 2), above, color=color, alpha=0.18, linewidth=0)
+    ax.set_ylim(bottom, top)

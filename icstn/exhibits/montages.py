@@ -102,38 +102,42 @@ class Averages:
         return cls(found.mean[drawn], found.variance[drawn], *numbers)
 
 
-def figure_9(theme: Theme, rows: Mapping[str, Averages], *, tile: int | float = 0.28) -> Figure:
-    """Figure 9: mean (left) and variance (right) of each class, one row a model; gray images in [0, 1].
+def figure_9(theme: Theme, rows: Mapping[str, Averages], *, tile: int | float = 0.58) -> Figure:
+    """Figure 9: mean (above) and variance (below) of each class, one row a model; gray images in [0, 1].
 
-    All means share one scale, and so do all variances; the numbers beside a row are the variance within
-    the classes, and its share of the total variance.
+    All means share one scale, and so do all variances; the numbers beside a row of variances are the
+    variance within the classes, and its share of the total variance.
     """
-    first = next(iter(rows.values()))
-    classes, ceiling = len(first.mean), max(float(a.variance.max()) for a in rows.values())
-    brightest = max(float(a.mean.max()) for a in rows.values())
-    width, height = 2 * tile * classes + 2.5, tile * len(rows) + 0.5
-    fig = plt.figure(figsize=(width, height))
+    span, block = tile * len(next(iter(rows.values())).mean), tile * len(rows)
+    fig = plt.figure(figsize=(span + 2.3, 2 * block + 0.75))
     fig.set_layout_engine("none")
-    span, colors = tile * classes, plt.get_cmap("magma")
-    for k, (label, stats) in enumerate(rows.items()):
-        bottom = height - 0.42 - tile * (k + 1)
-        left = _axes(fig, 1.15, bottom, span, tile - 0.03)
-        tag(
-            left.imshow(strip((stats.mean / brightest).float(), theme.gap, 1), aspect="auto"),
-            f"mean {label}",
-        )
-        left.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9, labelpad=6)
-        right = _axes(fig, 1.15 + span + 0.15, bottom, span, tile - 0.03)
-        shown = colors((stats.variance.mean(1) / ceiling).clamp(0, 1).numpy())[..., :3]
-        strips = strip(torch.from_numpy(np.moveaxis(shown, -1, 1)).float(), theme.gap, 1)
-        tag(right.imshow(strips, aspect="auto"), f"variance {label}")
-        note = f"{stats.within:.3f}   {stats.unexplained:.0%}"
-        tag(_text(fig, right, 1.03, 0.5, note, theme.ink, ha="left"), f"number {label}")
-    top = _axes(fig, 1.15, height - 0.42, 2 * span + 0.15, 0.42)
-    for x, text in ((0.25, "mean"), (0.75, "variance")):
-        _text(fig, top, x, 0.4, text, theme.ink)
-    _text(fig, top, 1.01, 0.45, "within class,\nshare of total", theme.muted, ha="left", size=8)
+    for name, images, bottom in (("mean", _means(rows), block + 0.4), ("variance", _variances(rows), 0.05)):
+        for k, (label, shown) in enumerate(images.items()):
+            ax = _axes(fig, 1.15, bottom + block - tile * (k + 1), span, tile - 0.03)
+            tag(ax.imshow(strip(shown, theme.gap, 1), aspect="auto"), f"{name} {label}")
+            ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9, labelpad=6)
+            if name == "variance":
+                note = f"{rows[label].within:.4f}   {rows[label].unexplained:.0%}"
+                tag(_text(fig, ax, 1.015, 0.5, note, theme.ink, ha="left"), f"number {label}")
+        head = _axes(fig, 1.15, bottom + block, span, 0.3)
+        _text(fig, head, 0.5, 0.4, name, theme.ink)
+    _text(fig, head, 1.012, 0.5, "within class,\nshare of total", theme.muted, ha="left", size=8)
     return fig
+
+
+def _means(rows: Mapping[str, Averages]) -> dict[str, Tensor]:
+    brightest = max(float(stats.mean.max()) for stats in rows.values())
+    return {label: (stats.mean / brightest).float() for label, stats in rows.items()}
+
+
+def _variances(rows: Mapping[str, Averages]) -> dict[str, Tensor]:
+    """Of gray images, in the colours of their common scale, ``(classes, 3, h, w)``."""
+    ceiling, colors = max(float(stats.variance.max()) for stats in rows.values()), plt.get_cmap("magma")
+    shown = {label: (stats.variance.mean(1) / ceiling).clamp(0, 1) for label, stats in rows.items()}
+    return {
+        label: torch.from_numpy(colors(x.numpy())[..., :3]).movedim(-1, 1).float()
+        for label, x in shown.items()
+    }
 
 
 def figure_11(
@@ -141,28 +145,20 @@ def figure_11(
     rows: Mapping[str, Averages],
     *,
     titles: Sequence[str] = (),
-    tile: int | float = 0.7,
+    tile: int | float = 0.88,
     remark: str = "",
 ) -> Figure:
     """Figure 11: mean aligned appearance, one column a class, one row a model.
 
-    The number beside a row is the sharpness of the means of *all* classes, drawn or not
+    The number below a row's name is the sharpness of the means of *all* classes, drawn or not
     (:attr:`icstn.evidence.appearance.Appearance.sharpness`).
     """
     means = {label: stats.mean.float() for label, stats in rows.items()}
     fig = alignment_rows(theme, means, titles=titles, tile=tile, remark=remark)
-    fig.set_figwidth(fig.get_figwidth() + 0.85)
-    factor = (fig.get_figwidth() - 0.85) / fig.get_figwidth()
-    for text in fig.texts:
-        text.set_x(text.get_position()[0] * factor)
     for ax, (label, stats) in zip(fig.axes, rows.items(), strict=True):
-        box = ax.get_position()
-        ax.set_position((box.x0 * factor, box.y0, box.width * factor, box.height))
-        tag(
-            _text(fig, ax, 1.015, 0.5, f"{stats.sharpness:.4f}", theme.ink, ha="left", size=9),
-            f"number {label}",
-        )
-    _text(fig, fig.axes[0], 1.015, 1.1, "sharpness", theme.muted, ha="left", size=8)
+        ax.yaxis.label.set_y(0.6)
+        number = _text(fig, ax, -0.012, 0.38, f"{stats.sharpness:.4f}", theme.muted, ha="right", size=8)
+        tag(number, f"number {label}")
     return fig
 
 

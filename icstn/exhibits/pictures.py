@@ -18,6 +18,10 @@ from icstn.sampling import Frame, sample
 from icstn.warps import Warp, affine, corners, family
 
 
+#: Perturbed boxes, on any photograph.
+YELLOW = "#ffd447"
+
+
 def pixels(image: Float[Tensor, "channels H W"]) -> np.ndarray:
     """Image in [0, 1] → array for ``imshow``, ``(H, W)`` or ``(H, W, 3)``; values outside are clipped."""
     array = image.detach().cpu().clamp(0, 1).numpy()
@@ -164,13 +168,16 @@ def planar(
 
 
 def figure_6(theme: Theme, shown: PlanarPicture, *, columns: int = 6) -> Figure:
-    """Figure 6: (a) photograph with the ground-truth box (red) and perturbed boxes (yellow), (b) samples."""
+    """Figure 6: (a) photograph with the ground-truth box (red) and perturbed boxes (yellow), (b) samples.
+
+    One perturbed box stands out, and so does, first of all, its sample.
+    """
     fig = plt.figure(figsize=(7.7, 2.9))
     left, right = fig.subfigures(1, 2, width_ratios=(1.05, 1), squeeze=False)[0]
     ax = left.subplots()
     _show(ax, shown.image, "image", "(a) ground truth and perturbed boxes")
-    for k, box in enumerate(shown.boxes):
-        _box(ax, box, "#ffd447", f"box {k}", width=1.3)
+    for k, box in reversed(list(enumerate(shown.boxes))):
+        _box(ax, box, YELLOW, f"box {k}", width=0.8 if k else 2.6, style="-" if k == 0 else (0, (4, 2)))
     _box(ax, shown.truth, "#ff3b3f", "ground truth", width=2.6)
     right.suptitle(rf"(b) perturbed samples, $\sigma$ = {shown.sigma:g} px", fontsize=10.5)
     tiles = right.subplots(-(-len(shown.samples) // columns), columns, squeeze=False)
@@ -178,6 +185,8 @@ def figure_6(theme: Theme, shown: PlanarPicture, *, columns: int = 6) -> Figure:
         tile.set_axis_off()
         if k < len(shown.samples):
             _show(tile, shown.samples[k], f"sample {k}")
+    tiles[0, 0].set_axis_on()
+    _frame(tiles[0, 0], YELLOW)
     return fig
 
 

@@ -103,7 +103,7 @@ export const points = (corners) =>
  * An update as bars, one for each warp parameter, up or down from a line;
  * longer than `scale` is cut off.
  */
-export function bars(dp, scale = 0.4) {
+function bars(dp, scale = 0.4) {
   const k = dp.length,
     height = 22,
     width = 7 * k;
@@ -130,8 +130,32 @@ export function bars(dp, scale = 0.4) {
   );
 }
 
-export const norm = (dp) =>
+const norm = (dp) =>
   Math.sqrt(Array.from(dp).reduce((sum, value) => sum + value * value, 0));
+
+/**
+ * A picture on a stage that shows a region of the plane around it, and a
+ * drawing over it in the picture's pixels.
+ */
+export function staged(picture, region) {
+  const canvas = element("canvas", { "aria-hidden": "true" }),
+    share = (part, all) => `${(100 * part) / all}%`;
+  paint(canvas, picture);
+  canvas.style.cssText =
+    `left:${share(-region.x, region.width)};top:${share(-region.y, region.height)};` +
+    `width:${share(picture.width, region.width)};height:${share(picture.height, region.height)}`;
+  const over = drawn("svg", {
+    viewBox: `${region.x - 0.5} ${region.y - 0.5} ${region.width} ${region.height}`,
+    "aria-hidden": "true",
+  });
+  return { canvas, over, ratio: `${region.width} / ${region.height}` };
+}
+
+/** An update as bars and its size; words where there is none. */
+export const change = (dp, words) =>
+  dp
+    ? [bars(dp), `‖Δp‖ ${norm(dp).toFixed(norm(dp) < 0.0095 ? 4 : 2)}`]
+    : [words];
 
 /** A number of pixels in few digits. */
 export const pixels = (value) =>

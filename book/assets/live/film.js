@@ -9,17 +9,17 @@
 // It plays by itself only while it is on the screen, and never for readers who ask for less motion.
 
 import {
-  bars,
+  change,
   display,
   drawn,
   element,
-  norm,
   paint,
   pixels,
   player,
   points,
   quad,
   seen,
+  staged,
   still,
 } from "./drawing.js";
 import { sample } from "./ops.js";
@@ -75,34 +75,22 @@ class Row {
     this.picture = display(picture, bytes);
     this.tracks = row.tracks.map((track, i) => this.track(track, i));
     this.last = Math.max(...row.tracks.map((track) => track.p.length - 1));
-    const source = element("canvas", { class: "il-picture" });
-    paint(source, this.picture);
-    const box = margin(row, this.picture),
-      share = (value, size) => `${(100 * value) / size}%`;
-    source.style.cssText =
-      `left:${share(-box.x, box.width)};top:${share(-box.y, box.height)};` +
-      `width:${share(picture.width, box.width)};height:${share(picture.height, box.height)}`;
-    const over = drawn(
-      "svg",
-      {
-        viewBox: `${box.x - 0.5} ${box.y - 0.5} ${box.width} ${box.height}`,
-        "aria-hidden": "true",
-      },
-      row.truth
-        ? drawn("polygon", {
-            class: "il-truth",
-            points: points(quad(row, row.truth)),
-          })
-        : null,
-      this.tracks.map((track) => track.outline),
+    const { canvas, over, ratio } = staged(
+      this.picture,
+      margin(row, this.picture),
     );
+    if (row.truth)
+      over.append(
+        drawn("polygon", {
+          class: "il-truth",
+          points: points(quad(row, row.truth)),
+        }),
+      );
+    over.append(...this.tracks.map((track) => track.outline));
     const stage = element(
       "div",
-      {
-        class: "il-stage",
-        style: `aspect-ratio:${box.width}/${box.height}`,
-      },
-      source,
+      { class: "il-stage", style: `aspect-ratio:${ratio}` },
+      canvas,
       over,
     );
     this.node = element(
@@ -127,7 +115,7 @@ class Row {
       this.row.truth && track.residual
         ? element("canvas", { class: "il-tile" })
         : null;
-    const change = element("span", { class: "il-change" });
+    const update = element("span", { class: "il-change" });
     if (residual) parts.push(residual);
     return {
       outline: drawn("polygon", { class: `il-outline il-c${i}` }),
@@ -137,7 +125,7 @@ class Row {
         element("span", { class: "il-name" }, track.name),
         element("div", { class: "il-tiles" }, parts),
         text,
-        change,
+        update,
       ),
       show: (step, outline) => {
         const k = Math.min(step, states.length - 1),
@@ -148,15 +136,7 @@ class Row {
         text.textContent = [pixels(track.errors[k]), track.notes?.[k]]
           .filter(Boolean)
           .join(" · ");
-        const dp = states[k].dp;
-        change.replaceChildren(
-          ...(dp
-            ? [
-                bars(dp),
-                `‖Δp‖ ${norm(dp).toFixed(norm(dp) < 0.0095 ? 4 : 2)}`,
-              ]
-            : ["done"]),
-        );
+        update.replaceChildren(...change(states[k].dp, "done"));
       },
     };
   }

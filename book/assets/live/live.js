@@ -9,23 +9,24 @@
 //     methods   names as in the manifest, with spaces between them, four at most
 //     steps     how many steps are taken
 //     start     the first warp: its parameters, with spaces between them
-//     compact   no choice of scene, steps or side of composition; with `basin`, still the map of starting points
+//     compact   no choice of scene, steps or side of composition; with `basin`, still the map of starting points;
+//               loaded when it comes near the screen
 //
 // A chapter includes it as raw HTML, with a still picture inside for readers without scripts. The order of the
 // pieces here: state, then the parts of the page from top to bottom.
 
 import {
-  bars,
+  change,
   display,
   drawn,
   element,
-  norm,
   paint,
   pixels,
   player,
   points,
   quad,
   seen,
+  staged,
 } from "./drawing.js";
 import { distance } from "./measure.js";
 import { align, classify } from "./methods.js";
@@ -71,9 +72,27 @@ const SCENES = {
 const MOST_LANES = 4;
 
 class Live extends HTMLElement {
-  async connectedCallback() {
+  connectedCallback() {
     if (this.state) return;
     this.state = { methods: [], side: "trained", step: 0 };
+    if (this.hasAttribute("compact")) this.wait();
+    else this.begin();
+  }
+
+  /** A small copy loads nothing before it comes near the screen. */
+  wait() {
+    const near = new IntersectionObserver(
+      ([entry]) => {
+        if (!entry.isIntersecting) return;
+        near.disconnect();
+        this.begin();
+      },
+      { rootMargin: "200px" },
+    );
+    near.observe(this);
+  }
+
+  async begin() {
     this.store = await open();
     this.build();
     await this.chooseScene(this.getAttribute("scene") ?? "digits", true);
@@ -102,7 +121,6 @@ class Live extends HTMLElement {
         given("item") ?? (name === "digits" ? 8 : name === "signs" ? 1 : 0),
       ),
     );
-    if (given("start")) this.start(given("start").split(/\s+/).map(Number));
     this.showChoices();
   }
 
@@ -137,8 +155,17 @@ class Live extends HTMLElement {
       picture: display(scene, raw),
     });
     this.showPicture();
-    this.start(known.p ?? about.start ?? this.perturbation());
+    this.start(this.origin());
     this.setAttribute("scene-shown", name);
+  }
+
+  /** Where a picture starts: as the page says, as in its table, or anywhere. */
+  origin() {
+    const { name, about, known } = this.state,
+      given = this.getAttribute("start");
+    if (given && name === (this.getAttribute("scene") ?? "digits"))
+      return given.split(/\s+/).map(Number);
+    return known.p ?? about.start ?? this.perturbation();
   }
 
   /** A start as the paper draws them. */
@@ -312,13 +339,7 @@ class Live extends HTMLElement {
       button("Undisturbed", () =>
         this.start(identity(this.state.scene.family)),
       ),
-      button("Reset", () =>
-        this.start(
-          this.state.known.p ??
-            this.state.about.start ??
-            this.perturbation(),
-        ),
-      ),
+      button("Reset", () => this.start(this.origin())),
     );
   }
 
@@ -509,18 +530,10 @@ class Live extends HTMLElement {
       width: (1 + 2 * m) * width,
       height: (1 + 2 * m) * height,
     };
-    const canvas = element("canvas", { "aria-hidden": "true" }),
-      share = (part, all) => `${(100 * part) / all}%`;
-    paint(canvas, picture);
-    canvas.style.cssText =
-      `left:${share(-region.x, region.width)};top:${share(-region.y, region.height)};` +
-      `width:${share(width, region.width)};height:${share(height, region.height)}`;
-    this.outlines = drawn("svg", {
-      viewBox: `${region.x - 0.5} ${region.y - 0.5} ${region.width} ${region.height}`,
-      "aria-hidden": "true",
-    });
+    const { canvas, over, ratio } = staged(picture, region);
+    this.outlines = over;
     this.handles = HANDLES.map((handle) => this.handle(handle));
-    this.stage.style.aspectRatio = `${region.width} / ${region.height}`;
+    this.stage.style.aspectRatio = ratio;
     this.stage.setAttribute("role", "group");
     this.stage.setAttribute(
       "aria-label",
@@ -626,7 +639,7 @@ class Live extends HTMLElement {
           "aria-label": `what ${name} sees`,
         });
         const note = element("span", { class: "il-note" }),
-          change = element("span", { class: "il-change" });
+          update = element("span", { class: "il-change" });
         const about = weights
           ? `${weights.toLocaleString("en")} weights, trained with ${operations} ${operations > 1 ? "steps" : "step"}`
           : "no weights: knows the template";
@@ -644,11 +657,11 @@ class Live extends HTMLElement {
           ),
           element("div", { class: "il-view" }, canvas),
           note,
-          change,
+          update,
           element("span", { class: "il-about" }, about),
         );
         canvas.classList.add("il-tile");
-        return { canvas, note, change, node };
+        return { canvas, note, update, node };
       },
     );
     this.lanes.replaceChildren(...this.tiles.map(({ node }) => node));
@@ -700,7 +713,7 @@ class Live extends HTMLElement {
     node.style.top = `${share(y, region.y, region.height)}%`;
   }
 
-  showLane(run, { canvas, note, change }, step, picture) {
+  showLane(run, { canvas, note, update }, step, picture) {
     const k = Math.min(step, run.states.length - 1),
       state = run.states[k];
     if (!state) return;
@@ -719,13 +732,14 @@ class Live extends HTMLElement {
       .join(" · ");
     const { dp } = state,
       next = dp && k < run.states.length - 1;
-    change.title = next
+    update.title = next
       ? `Δp = (${Array.from(dp, (v) => v.toFixed(3)).join(", ")})`
       : "";
-    change.replaceChildren(
-      ...(next
-        ? [bars(dp), `‖Δp‖ ${norm(dp).toFixed(norm(dp) < 0.0095 ? 4 : 2)}`]
-        : [`after ${k} ${k === 1 ? "step" : "steps"}`]),
+    update.replaceChildren(
+      ...change(
+        next ? dp : null,
+        `after ${k} ${k === 1 ? "step" : "steps"}`,
+      ),
     );
   }
 
