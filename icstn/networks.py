@@ -1,5 +1,7 @@
 """The paper's architecture notation, its modules, their capacity and initialisation.
 
+::
+
     CNN(a)       conv(3×3,3)-conv(3×3,6)-P-conv(3×3,9)-conv(3×3,12)-FC(48)-FC(10)
     IC-STN-4(a)  [conv(7×7,4)-conv(7×7,8)-P-FC(48)-FC(8)]×4 → conv(9×9,3)-FC(10)
 

@@ -1,5 +1,7 @@
 """How a network with a spatial transformer begins to learn: at the identity, its predictor at its own rate.
 
+::
+
     model = identity_start(nn.Sequential(ICSTN(predictor), classifier))
     optimizer = torch.optim.Adam(parameter_groups(model, rate=2e-3))
 

@@ -65,3 +65,29 @@ def test_every_page_can_be_downloaded_and_cited(tmp_path: Path) -> None:
     changes = (folder / "changes.html").read_text(encoding="utf-8")
     for heading in re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE):
         assert re.search(rf"<h2>{re.escape(heading)}", changes)
+    (link,) = re.findall(r'rel="alternate" type="application/atom\+xml"[^>]* href="([^"]+)"', changes)
+    assert (folder / link).is_file()
+    assert page.count('class="prev-next-area"') == 1
+
+
+def test_the_story_is_about_pages_of_the_book() -> None:
+    """What the links to the next page say, for every chapter of the foundations and the transformers."""
+    story = settings(ROOT)["sphinx"]["config"]["html_context"]["story"]
+    parts = {
+        part["caption"]: part["chapters"] for part in yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"]
+    }
+    pages = {caption: {c["file"].split("/")[1] for c in chapters} for caption, chapters in parts.items()}
+    assert set(story) <= set().union(*pages.values())
+    assert pages["Foundations"] <= set(story)
+    assert len(set(story.values())) == len(story) > 20
+
+
+@pytest.mark.slow
+def test_the_link_to_the_next_page_tells_its_story(tmp_path: Path) -> None:
+    staged = book.stage(tmp_path / "stage")
+    toc = {"format": "jb-book", "root": "book/conventions", "chapters": [{"file": "book/symbols"}]}
+    (staged / "_toc.yml").write_text(yaml.safe_dump(toc))
+    book.build(staged, tmp_path, strict=False)
+    page = (tmp_path / "_build" / "html" / "book" / "conventions.html").read_text(encoding="utf-8")
+    said = re.findall(r'prev-next-story">(.*?)</p>', page)
+    assert said == [settings(ROOT)["sphinx"]["config"]["html_context"]["story"]["symbols"]]

@@ -167,7 +167,7 @@ def test_figure_9_shows_means_variances_and_numbers(rows):
     brightest = max(float(stats.mean.max()) for stats in rows.values())
     for name, stats in rows.items():
         assert np.allclose(shown[f"mean {name}"][:, :7, 0] * brightest, stats.mean[0, 0], atol=1e-6)
-        assert f"{stats.within:.3f}" in str(shown[f"number {name}"])
+        assert f"{stats.within:.4f}" in str(shown[f"number {name}"])
     first, last = (shown[f"variance {name}"].mean() for name in rows)
     assert last < first, "a smaller variance is darker: both rows share one scale"
 

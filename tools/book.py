@@ -21,6 +21,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import feed
 import finishing
 import first_screen
 import live
@@ -76,7 +77,10 @@ def build(source: Path, out: Path, strict: bool = True) -> subprocess.CompletedP
     done = subprocess.run(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, check=False
     )
-    finishing.finish(out / "_build" / "html")
+    html = out / "_build" / "html"
+    finishing.finish(html)
+    if html.is_dir():
+        feed.write(html, source / "CHANGELOG.md")
     return done
 
 

@@ -3,7 +3,7 @@
 Pictures inside a page's HTML become files, of which a browser fetches those of the theme in use and only when
 they come near the screen. The theme's icons come twice, as a font and as a script of 1.5 MB that draws the
 same ones: the script goes. Labels of the theme that hide what a button says, and a role that is no longer in
-use, are put right.
+use, are put right. Each page names the feed of changes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import os
 import re
 import struct
 from pathlib import Path
+
+import feed
 
 #: A picture in an ``img`` of at least so many characters becomes a file.
 INLINE = 4000
@@ -45,7 +47,9 @@ def finished(text: str, page: Path, html: Path) -> str:
     text = PICTURE.sub(lambda match: _extracted(match, page, html), ICONS.sub("", text))
     for pattern, replacement in SAID:
         text = pattern.sub(replacement, text)
-    return text
+    address = Path(os.path.relpath(html / feed.NAME, page.parent)).as_posix()
+    link = f'<link rel="alternate" type="application/atom+xml" title="Changes" href="{address}">'
+    return text if link in text else text.replace("</head>", f"{link}\n</head>", 1)
 
 
 def _extracted(match: re.Match[str], page: Path, html: Path) -> str:

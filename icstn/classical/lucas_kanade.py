@@ -2,7 +2,7 @@
 
 All minimize the squared difference between a template T and an image I sampled at W(x; p). Each is
 written as the same three functions, and each ``step`` takes the same steps in the same order under the
-same names, so that the difference between two classes is the difference between two algorithms:
+same names, so that the difference between two classes is the difference between two algorithms::
 
     IWxp    the image at W(x; p)
     dI, dT  a gradient, of the image or of the template

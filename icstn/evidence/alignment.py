@@ -170,3 +170,17 @@ def step_by_step(
     rows |= {f"iteration {k}": frame for k, frame in enumerate(frames[1:-1], 1)}
     final = {f"{record.spec.model} final": frames[-1]}
     return rows | final | {stn.spec.model: align(task, stn, index).images[-1]}
+
+
+def off_center(images: Tensor) -> float:
+    """Mean distance of the images' centres of brightness from the middle, in pixels.
+
+    Args:
+        images: dark but for what is looked at, ``(n, channels, h, w)``.
+    """
+    height, width = images.shape[-2:]
+    light = images.double().sum(1)
+    total = light.sum((1, 2))
+    x = (light.sum(1) @ torch.arange(width, dtype=torch.float64)) / total - (width - 1) / 2
+    y = (light.sum(2) @ torch.arange(height, dtype=torch.float64)) / total - (height - 1) / 2
+    return float(torch.hypot(x, y).mean())

@@ -17,7 +17,6 @@ from icstn.exhibits.theme import Theme, tag
 from icstn.sampling import Frame, sample
 from icstn.warps import Warp, affine, corners, family
 
-
 #: Perturbed boxes, on any photograph.
 YELLOW = "#ffd447"
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -226,7 +227,7 @@ def figure_pair(
         draw: takes a :class:`Theme`, returns a figure; called inside :func:`use`.
         name: stem of the files and salt of the SVG's ids, so that a rerun gives the same bytes.
         alt: alternative text; a sentence or two that say what is to be seen.
-        caption: shown below the picture.
+        caption: shown below the picture; a figure of the paper, ``figure_7``, is numbered in it.
         vector: embed SVG (line drawings) or PNG (photographs, montages) in a notebook.
         dpi: resolution of the PNG.
 
@@ -244,7 +245,13 @@ def figure_pair(
             svg[mode] = _render(figure, "svg", metadata={"Date": None, "Creator": None})
             png[mode] = _render(figure, "png", dpi=dpi, metadata={"Software": None})
             plt.close(figure)
-    return FigurePair(name, alt, caption, svg, png, vector, round(96 * width))
+    return FigurePair(name, alt, _numbered(name, caption), svg, png, vector, round(96 * width))
+
+
+def _numbered(name: str, caption: str | None) -> str | None:
+    """A caption with the number of the paper's figure in front, where the name is that of one."""
+    number = re.fullmatch(r"figure_(\d+)", name)
+    return f"<b>Figure {number[1]}.</b> {caption}" if number and caption else caption
 
 
 def show_both(

@@ -5,6 +5,7 @@ from icstn.reproduction.comparison import side_by_side
 from icstn.reproduction.notebooks import execute
 from icstn.reproduction.obtaining import obtain, seed_list
 from icstn.reproduction.plans import Job, Request, plan, train
+from icstn.reproduction.rerunning import rerun
 
 __all__ = [
     "EXHIBITS",
@@ -16,6 +17,7 @@ __all__ = [
     "execute",
     "obtain",
     "plan",
+    "rerun",
     "seed_list",
     "side_by_side",
     "tables",

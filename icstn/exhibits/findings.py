@@ -1,0 +1,195 @@
+"""What each exhibit shows, in one sentence: the first thing that its page says, made from the numbers shown.
+
+Every function says what the numbers say, also where they say something else than the paper does. Where the
+runs of a sentence are missing it names them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from icstn.evidence.alignment import off_center
+from icstn.evidence.collection import Cell, MissingError, finished
+from icstn.evidence.comparison import orders
+from icstn.evidence.curves import ErrorCurve
+from icstn.evidence.estimates import significant
+from icstn.exhibits.diagrams import wiring
+from icstn.exhibits.montages import Averages
+from icstn.experiments.experiment import EXPERIMENTS
+from icstn.experiments.records import Record
+
+_LEAD = "At the same capacity, to use one predictor four times instead of once changes the error by"
+
+Sentence = Callable[[Sequence[Record]], str]
+
+
+def _needs_runs(sentence: Sentence) -> Sentence:
+    @wraps(sentence)
+    def safe(records: Sequence[Record]) -> str:
+        try:
+            return sentence(records)
+        except MissingError as error:
+            return f"Nothing can be said yet: there is no finished run of {error}."
+
+    return safe
+
+
+@_needs_runs
+def table_1(records: Sequence[Record]) -> str:
+    """The least and the most often applied layer in the middle of the table, and the order at each σ."""
+    first, last = (_cell(records, model, 5.0) for model in ("c-STN-1", "IC-STN-6"))
+    before, after = (significant(cell.error.value) for cell in (first, last))
+    blocks = orders("table_1", records)
+    ordered = sum(not (block.swapped or block.lacking) for block in blocks)
+    every = f"at {_count(ordered, len(blocks))} sizes of the perturbation every further operation lowers it"
+    return (
+        f"One linear layer, applied six times in place of once, leaves an error of {after} pixels in place "
+        f"of {before} at σ = 5 px; {every}."
+    )
+
+
+@_needs_runs
+def table_2(records: Sequence[Record]) -> str:
+    """What four uses of a predictor are worth in either block."""
+    parts = [_reuse(records, f"c-STN-1({b})", f"IC-STN-4({b})") + f" in block ({b})" for b in "ab"]
+    return f"{_LEAD} {'; by '.join(parts)}."
+
+
+@_needs_runs
+def table_3(records: Sequence[Record]) -> str:
+    """What four uses of a predictor are worth, and how many rows come down to the paper's error."""
+    text = _reuse(records, "c-STN-1", "IC-STN-4")
+    printed = EXPERIMENTS["table_3"].printed
+    cells = [(_cell(records, model), error) for (model, _), error in printed.items()]
+    reached = sum(cell.error.value <= error for cell, error in cells)
+    return f"{_LEAD} {text}; {_count(reached, len(cells))} rows come down to the paper's error."
+
+
+def diagram(figure: Figure) -> str:
+    """Figures 1, 3, 4 and 5: which way the warp parameters take, read off the drawing's arrows."""
+    arrows = wiring(figure)
+    way = next(words for arrow, words in _WAYS.items() if arrow in arrows["geometry"])
+    looks = sum(bool(re.match(r"(input|image) → .*warp", arrow)) for arrow in arrows["appearance"])
+    places = "one place" if looks == 1 else f"{looks} places"
+    return f"Warp parameters {way}; the source image is sampled in {places}."
+
+
+#: An arrow that tells a diagram from the others → what it means.
+_WAYS = {
+    "predictor → warp": "stay between the predictor and the warp, and only an image leaves the module",
+    "compose → next": "pass through the module and leave it together with the untouched image",
+    "compose → warp": "go round in a loop through one predictor, and an image leaves it at the end",
+    "p_2 → last warp": "pass from module to module, and only the last of them makes an image to be handed on",
+}
+
+
+def figure_2(lost: float, kept: float) -> str:
+    """Shares of the samples that see nothing, of the crop and of the photograph."""
+    return (
+        f"Zoomed out under the same warp, the crop has nothing to show in {lost:.0%} of the samples, "
+        f"the photograph in {kept:.0%}."
+    )
+
+
+def figure_6(sigma: float, error: Float[Tensor, " n"]) -> str:
+    """How far off the perturbed boxes are.
+
+    Args:
+        sigma: of the noise, in pixels.
+        error: RMS corner distance of each, in pixels.
+    """
+    tenth = float(error.quantile(0.9))
+    return (
+        f"Noise of σ = {sigma:g} px leaves the corners {float(error.mean()):.1f} pixels from their places on "
+        f"average, and one box in ten by more than {tenth:.0f}."
+    )
+
+
+def figure_7(panels: Mapping[str, Mapping[str, ErrorCurve]]) -> str:
+    """How many of the predictors end below the error at the trained number of operations."""
+    curves = [curve for panel in panels.values() for curve in panel.values()]
+    ratios = np.array([c.error[-1] / c.error[c.trained] for c in curves])
+    last = min(len(c.error) for c in curves) - 1
+    risen = sum(c.error[-1] > 1.1 * c.error[c.best] for c in curves)
+    below = _count(int((ratios < 1).sum()), len(curves))
+    median = f"in the median {np.median(ratios):.0%} of it"
+    return (
+        f"After {last} operations the error of {below} predictors is below the one at the number that they "
+        f"were trained with, {median}; {risen} have risen again by more than a tenth from their least."
+    )
+
+
+def figure_8(rows: Mapping[str, Tensor]) -> str:
+    """How far the ink is from the middle, step by step; the last row is the STN's."""
+    *steps, stn = (off_center(images) for images in rows.values())
+    least = int(np.argmin(steps))
+    when = "at the end" if least == len(steps) - 1 else f"after operation {least}"
+    return (
+        f"Of {steps[0]:.1f} pixels by which the digits' ink is off the middle, the first operation leaves "
+        f"{steps[1]:.1f} and all {len(steps) - 1} of them {steps[-1]:.1f} (least {when}: {min(steps):.1f}); "
+        f"the STN leaves {stn:.1f}."
+    )
+
+
+def figure_9(rows: Mapping[str, Averages]) -> str:
+    """Variance within the classes, and the share of the variance that the class does not explain."""
+    (_, first), *models = rows.items()
+    low, high = (f([stats.within for _, stats in models]) for f in (min, max))
+    shares = ", ".join(f"{label} {stats.unexplained:.0%}" for label, stats in models)
+    return (
+        f"The variance within the classes falls from {first.within:.3f} to between {low:.4f} and {high:.4f}, "
+        f"which hardly tells the models apart; the share that the class does not explain does: {shares}."
+    )
+
+
+def figure_10(rows: Mapping[str, Float[Tensor, "n channels h w"]], names: Sequence[str]) -> str:
+    """Share of black in the final samples, and whose it is; the last row is the STN's."""
+    black = {label: (images == 0).all(1).float().mean((1, 2)) for label, images in rows.items()}
+    *steps, stn = (float(shares.mean()) for shares in black.values())
+    last = list(black.values())[-2]
+    grows = "grows" if all(a < b for a, b in pairwise(steps)) else "does not grow"
+    worst, share = names[int(last.argmax())], float(last.max() / last.sum().clamp_min(1e-9))
+    return (
+        f"{steps[-1]:.1%} of what IC-STN-4 sees in the end lies beyond the photograph, and {stn:.1%} of what "
+        f"the STN sees; the former {grows} with each operation from {steps[0]:.1%}, most of all "
+        f"for *{worst}* ({share:.0%} of it)."
+    )
+
+
+def figure_11(rows: Mapping[str, Averages]) -> str:
+    """Sharpness of the means of all classes, model by model."""
+    values = [stats.sharpness for stats in rows.values()]
+    rises = "rises" if all(a < b for a, b in pairwise(values)) else "does not rise"
+    shown = ", ".join(f"{label} {stats.sharpness:.4f}" for label, stats in rows.items())
+    return f"The sharpness of the mean signs {rises} with each row: {shown}."
+
+
+def _cell(records: Iterable[Record], model: str, sigma: float | None = None) -> Cell:
+    """The finished runs of a model among some Records.
+
+    Raises:
+        MissingError: there is none.
+    """
+    runs = [r for r in finished(records) if r.spec.model == model and sigma in (None, r.spec.sigma)]
+    name = model + ("" if sigma is None else f" at σ = {sigma:g} px")
+    if not runs:
+        raise MissingError(name)
+    return Cell(name, tuple(sorted(runs, key=lambda r: r.spec.seed)))
+
+
+def _reuse(records: Sequence[Record], once: str, often: str) -> str:
+    first, last = _cell(records, once), _cell(records, often)
+    a, b = (f"{cell.error.value:.2f}" for cell in (first, last))
+    return f"{(last - first).show(unit='points')}, from {a} to {b} %"
+
+
+def _count(some: int, all_: int) -> str:
+    return f"all {all_}" if some == all_ else f"none of the {all_}" if some == 0 else f"{some} of the {all_}"

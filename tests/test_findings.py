@@ -1,0 +1,130 @@
+"""The sentence with which each exhibit's page opens: made from the numbers, whatever they say."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import judged
+import numpy as np
+import pytest
+import torch
+
+from icstn.evidence.alignment import off_center
+from icstn.evidence.curves import ErrorCurve
+from icstn.exhibits import curves, diagrams, findings
+from icstn.exhibits.montages import Averages
+from icstn.exhibits.theme import draw_once
+from icstn.experiments import paper
+from icstn.reproduction import rerun
+
+
+def planar(errors: dict[str, float], sigma: float) -> list[Any]:
+    return [judged.made("table_1", model, e, sigma=sigma) for model, e in errors.items()]
+
+
+def test_table_1_counts_the_sizes_at_which_the_order_holds() -> None:
+    falling = {model: 2.0 / k for k, model in enumerate(paper.TABLE_1, 1)}
+    swapped = falling | {"IC-STN-6": 5.0}
+    runs = [r for s in paper.SIGMAS for r in planar(swapped if s == 10 else falling, s)]
+    text = findings.table_1(runs)
+    assert "an error of 0.400 pixels in place of 2.00 at σ = 5 px" in text
+    assert "at 3 of the 4 sizes" in text
+
+
+def test_table_2_says_the_difference_and_its_sign() -> None:
+    better = judged.table("table_2", {"c-STN-1(a)": 3.0, "IC-STN-4(a)": 1.0, "c-STN-1(b)": 6.0})
+    worse = judged.table("table_2", {"IC-STN-4(b)": 7.0})
+    text = findings.table_2(better + worse)
+    assert "by -2.00 [-2.14, -1.86] points (unpaired), from 3.00 to 1.00 % in block (a)" in text
+    assert "by 1.00 [0.86, 1.14] points (unpaired), from 6.00 to 7.00 % in block (b)" in text
+
+
+def test_table_3_counts_the_rows_that_reach_the_paper() -> None:
+    errors = {model: row.error + 1 for model, row in paper.TABLE_3.items()} | {"CNN": 1.0}
+    assert "1 of the 5 rows come down" in findings.table_3(judged.table("table_3", errors))
+
+
+def test_says_which_runs_are_missing() -> None:
+    assert findings.table_2([]) == "Nothing can be said yet: there is no finished run of c-STN-1(a)."
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(1, "only an image leaves"), (3, "pass through"), (4, "from module to module"), (5, "in a loop")],
+)
+def test_diagrams(number: int, words: str) -> None:
+    text = findings.diagram(draw_once(getattr(diagrams, f"figure_{number}")))
+    assert words in text
+    assert ("3 places" in text) == (number == 4)
+
+
+def test_figure_6_and_2_say_the_numbers() -> None:
+    errors = torch.cat((torch.full((80,), 5.0), torch.full((20,), 30.0)))
+    assert "10.0 pixels" in findings.figure_6(7.5, errors)
+    assert "one box in ten by more than 30" in findings.figure_6(7.5, errors)
+    assert "41% of the samples, the photograph in 0%" in findings.figure_2(0.41, 0.0)
+
+
+def test_figure_7_counts_what_falls_and_what_rises_again() -> None:
+    falls, rises = np.array([9.0, 4, 2, 1]), np.array([9.0, 4, 1, 5])
+    panels = {"σ": {"c-STN-1": ErrorCurve(falls, 1), "IC-STN-2": ErrorCurve(rises, 2)}}
+    text = findings.figure_7(panels)
+    assert "the error of 1 of the 2 predictors is below" in text
+    assert "; 1 have risen again" in text
+
+
+def test_figure_8_measures_how_far_the_ink_is_from_the_middle() -> None:
+    def dot(offset: int) -> torch.Tensor:
+        image = torch.zeros(2, 1, 11, 11)
+        image[:, 0, 5, 5 + offset] = 1
+        return image
+
+    assert off_center(dot(3)) == pytest.approx(3)
+    rows = {"initial": dot(4), "1": dot(1), "2": dot(2), "STN": dot(3)}
+    text = findings.figure_8(rows)
+    assert "Of 4.0 pixels" in text
+    assert "the first operation leaves 1.0 and all 2 of them 2.0 (least after operation 1: 1.0)" in text
+    assert text.endswith("the STN leaves 3.0.")
+
+
+def test_figures_9_and_11_name_each_model() -> None:
+    image = torch.zeros(1, 1, 4, 4)
+    rows = {
+        name: Averages(image, image, within, share, sharp)
+        for name, within, share, sharp in (("initial", 0.07, 0.98, 0.3), ("A", 0.02, 0.8, 0.1))
+    }
+    assert "from 0.070 to between 0.0200 and 0.0200" in findings.figure_9(rows)
+    assert "A 80%" in findings.figure_9(rows)
+    assert "does not rise with each row: initial 0.3000, A 0.1000" in findings.figure_11(rows)
+
+
+def test_figure_10_says_whose_the_black_is() -> None:
+    first, last, stn = torch.ones(3, 2, 1, 4, 4)
+    last[1, :, :2], stn[:, :, :1] = 0, 0
+    text = findings.figure_10({"initial": first, "final": last, "STN": stn}, ["yield", "no entry"])
+    assert text.startswith("25.0% of what IC-STN-4 sees")
+    assert "and 25.0% of what the STN sees; the former grows with each operation from 0.0%" in text
+    assert text.endswith("most of all for *no entry* (100% of it).")
+
+
+def test_a_band_over_seeds_leaves_the_scale_alone() -> None:
+    """A standard deviation larger than the mean has no lower end on a logarithmic axis."""
+    error = np.array([9.0, 1.0, 0.1])
+    limits = []
+    for spread in (None, 2 * error):
+        panels = {"σ": {"IC-STN-2": ErrorCurve(error, 2, spread)}}
+        ax = draw_once(partial(curves.figure_7, panels=panels)).axes[0]
+        limits.append(ax.get_ylim())
+        assert len(ax.collections) == (spread is not None)
+    assert limits[0] == limits[1]
+
+
+def test_rerun_names_command_runs_and_time() -> None:
+    runs = [judged.made("table_2", "STN(b)", 7.0, seed=k, preset="full") for k in (0, 2)]
+    for run in runs:
+        run.provenance.update(training_seconds=3600.0, test_seconds=1800.0)
+    text = rerun("table_2", runs)
+    assert "`icstn reproduce table_2 --preset full --seeds 0,2`: 2 runs, 3.0 hours" in text
+    assert "needs no training" in rerun("figure_1")
+    assert "less than a minute" in rerun("table_2", [judged.made("table_2", "STN(b)", 7.0)])
