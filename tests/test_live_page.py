@@ -58,6 +58,18 @@ def copies() -> dict[str, str]:
     return found
 
 
+def films() -> dict[str, list[str]]:
+    """The films in the chapters' outputs."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "book").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                html = output.get("data", {}).get("text/html", "")
+                for text in re.findall(r"<icstn-film.*?</icstn-film>", html, re.S):
+                    found.setdefault(path.stem, []).append(text)
+    return found
+
+
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
     with served(folder) as at:
@@ -414,6 +426,19 @@ class TestFilms:
     def test_weighs_little(self) -> None:
         text = first_screen.first_screen(*both())
         assert len(text.encode()) < 300_000
+
+    def test_those_of_the_chapters_carry_what_they_must(self) -> None:
+        """Errors and updates for each step, a still with words, less than 300 kB, nothing from elsewhere."""
+        shown = films()
+        assert {"lucas_kanade", "inverse_compositional", "alignment_as_regression", "ic_stn"} <= set(shown)
+        for name, texts in shown.items():
+            for text in texts:
+                assert len(text.encode()) < 300_000, name
+                assert re.search(r'<img class="il-still" alt="[^"]{20,}" src="data:image/png', text), name
+                assert not re.search(r"https?://", text), name
+                rows = json.loads(re.search(r"json\">(.*)</script>", text)[1])["rows"]  # type: ignore[index]
+                for one in (one for row in rows for one in row["tracks"]):
+                    assert len(one["p"]) == len(one["errors"]) == len(one["dp"]) + 1 > 1, name
 
     @pytest.mark.parametrize("seeds", [1, 3])
     def test_the_result_is_that_of_the_evidence(self, seeds: int) -> None:
