@@ -381,9 +381,7 @@ class Aligner:
         if level is None or level.rows is None or len(level.T) > 1:
             return no
         misfit = (e - T.T) * mask / (T.std * level.count**0.5).view(-1, 1, 1)
-        return level.doubtful(
-            level.T + misfit.flatten(1), level.T, level.rows, (1 - self.min_correlation) / 4
-        )
+        return level.doubtful(level.T + misfit.flatten(1), level.T, (1 - self.min_correlation) / 4)
 
     def _templates(self, frame: Frame) -> list[tuple[Template, Fixed | None]]:
         """The template and what its algorithm precomputes, for each level from full size to coarse."""

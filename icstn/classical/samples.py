@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property, lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,11 @@ from icstn.warps import Warp, corners
 MATRIX_SIDE = 64
 #: Samples of the largest level that is kept for the next template of the same size.
 KEPT_SAMPLES = 2**16
+#: The template's corners, homogeneous.
+SQUARE = np.array([[-1.0, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]])
+EYE = np.eye(3)
+#: A corner nearer to the horizon than this is behind it.
+NEAREST = 1e-3
 
 
 class Samples:
@@ -36,10 +42,12 @@ class Samples:
         self.step = (size[1] - 1) / (2 * f), (size[0] - 1) / (2 * f)
         self.eye = torch.eye(3, dtype=dtype, device=device)
         self.G = warp.matrix(torch.eye(self.k, dtype=dtype, device=device)).view(-1, 9) - self.eye.view(9)
-        self.x, self.y = (
-            (torch.arange(n, dtype=dtype, device=device) * f + (f - 1) / 2) * (2 / (full - 1)) - 1
+        self.axes = tuple(
+            (np.arange(n) * f + (f - 1) / 2) * (2 / (full - 1)) - 1
             for n, full in ((self.width, size[1]), (self.height, size[0]))
         )
+        self.x, self.y = (torch.from_numpy(axis).to(device, dtype) for axis in self.axes)
+        self.generators = self.G.double().cpu().numpy()
         self._jx, self._jy = self._jacobian(warp.projective)
         self._by_matrix = max(self.height, self.width) <= MATRIX_SIDE
         if self._by_matrix:
@@ -68,14 +76,42 @@ class Samples:
         half = [step * 2**self.number for step in self.step]
         return (moved * moved.new_tensor(half)).flatten(1)
 
-    def steepest_descent(self, values: Tensor) -> Tensor:
+    def differentiate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """∇ of values ``(C, h, w)``."""
+        if self._by_matrix:
+            return values @ self.right, self.below @ values
+        dx, dy = gradient(torch.from_numpy(values).unsqueeze(0), *self.step)
+        return dx.numpy(), dy.numpy()
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """Product with it is a derivative along x."""
+        return self._right.numpy()
+
+    @cached_property
+    def below(self) -> np.ndarray:
+        """Product of it is a derivative along y."""
+        return self._below.numpy()
+
+    @cached_property
+    def jx(self) -> np.ndarray:
+        """∂W_x/∂p."""
+        return self._jx.numpy()
+
+    @cached_property
+    def jy(self) -> np.ndarray:
+        """∂W_y/∂p."""
+        return self._jy.numpy()
+
+    def steepest_descent(self, values: Tensor, out: Tensor | None = None) -> Tensor:
         """∇ of values ``(b, C, h, w)`` times ∂W/∂p, ``(b, k, C, N)``."""
         if self._by_matrix:
             dx, dy = values @ self._right, self._below @ values
         else:
             dx, dy = gradient(values, *self.step)
         shape = (values.shape[0], 1, values.shape[1], -1)
-        return torch.addcmul(dx.reshape(shape) * self._jx, dy.reshape(shape), self._jy)
+        out = torch.mul(dx.reshape(shape), self._jx, out=out)
+        return out.addcmul_(dy.reshape(shape), self._jy)
 
 
 def samples_of(
@@ -93,7 +129,7 @@ def _kept(*arguments: object) -> Samples:
 
 
 class Grid:
-    """The template's samples and corners as a product with a warp's matrix, for one image size and frame.
+    """Where the template's samples and corners lie in an image, as products with a warp's matrix.
 
     Args:
         samples: of the level.
@@ -105,34 +141,69 @@ class Grid:
     def __init__(self, samples: Samples, projective: bool, frame: Frame, size: tuple[int, int]) -> None:
         self.d = 3 if projective else 2
         self.height, self.width = samples.height, samples.width
-        x, y, number = samples.x, samples.y, samples.number
-        columns = torch.stack((x, torch.zeros_like(x), torch.zeros_like(x)))
-        lines = torch.stack((torch.zeros_like(y), y, torch.ones_like(y)))
-        square = x.new_tensor([[-1.0, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]])
-        local = _to_unit(frame, (size[0] >> number, size[1] >> number), number)
-        pairs = ((local, columns), (local, lines), (_to_unit(frame, size, 0), square))
-        self.basis = torch.cat([self._terms(x.new_tensor(a), points) for a, points in pairs], 1)
-        self.sizes = [self.d * self.width, self.d * self.height, 4 * self.d]
+        self.like, f = samples.eye, 2**samples.number
+        x, y = samples.axes
+        columns = np.stack((x, np.zeros_like(x), np.zeros_like(x)))
+        lines = np.stack((np.zeros_like(y), y, np.ones_like(y)))
+        local = _to_unit(frame, (size[0] // f, size[1] // f), samples.number)
+        self.size = (size[0] // f, size[1] // f)
+        self.basis = np.concatenate([_terms(local, points, self.d) for points in (columns, lines)], 1)
+        self.corners = _terms(_to_unit(frame, size, 0), SQUARE, self.d)
         self.per_unit = (max(size) - 1) / 2
 
-    def _terms(self, a: Tensor, points: Tensor) -> Tensor:
-        """(A M x̃)[r, n] is linear in the nine entries of M: ``(9, d·n)``."""
-        terms = a[: self.d].mT.view(3, 1, self.d, 1) * points.view(1, 3, 1, -1)
-        return terms.reshape(9, -1)
+    def corners_of(self, M: np.ndarray) -> np.ndarray:
+        """The template's corners under matrices ``(batch, 3, 3)``, in the image's [-1, 1]², ``(batch, 2, 4)``."""
+        corners = (M.reshape(-1, 9) @ self.corners).reshape(-1, self.d, 4)
+        if self.d == 2:
+            return corners
+        return corners[:, :2] / np.maximum(corners[:, 2:], NEAREST)  # behind the horizon is far away
 
-    def place(self, M: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Terms of the grid's columns and rows, and the corners, homogeneous where d is 3."""
-        columns, rows, square = torch.split_with_sizes(M.view(-1, 9) @ self.basis, self.sizes, 1)
-        return columns, rows, square.view(-1, self.d, 4)
-
-    def sample(self, pixels: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
-        """The image at the template's samples, ``(batch, C, h, w)``."""
-        grid = columns.view(-1, self.d, 1, self.width) + rows.view(-1, self.d, self.height, 1)
+    def pixels_of(self, M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """x and y of the samples under one matrix in the level's pixels, kept off the far edges, ``(N,)``."""
+        places = (M.reshape(9) @ self._full).reshape(self.d, -1)
         if self.d == 3:
-            grid = grid[:, :2] / grid[:, 2:]
+            places[:2] /= places[2]
+        x, y = places[0], places[1]
+        for v, n in ((x, self.size[1]), (y, self.size[0])):
+            np.maximum(v, 0, out=v)
+            np.minimum(v, (n - 1) * (1 - 1e-12), out=v)
+        return x, y
+
+    @cached_property
+    def _full(self) -> np.ndarray:
+        """Terms of every sample's homogeneous place in the level's pixels, ``(9, d·N)``."""
+        n, (height, width) = self.d * self.width, self.size
+        columns = self.basis[:, :n].reshape(9, self.d, 1, self.width)
+        lines = self.basis[:, n:].reshape(9, self.d, self.height, 1)
+        both = columns + lines
+        w = both[:, 2] if self.d == 3 else np.zeros((9, 1, 1))
+        if self.d == 2:
+            w[8] = 1
+        half = ((width - 1) / 2, (height - 1) / 2)
+        both[:, 0], both[:, 1] = (both[:, 0] + w) * half[0], (both[:, 1] + w) * half[1]
+        return both.reshape(9, -1)
+
+    def sample_array(self, image: np.ndarray, M: np.ndarray) -> np.ndarray:
+        """An image ``(C, H, W)`` at the template's samples, ``(C·N,)``."""
+        return self.sample(torch.from_numpy(image).unsqueeze(0), M).numpy().reshape(-1)
+
+    def sample(self, pixels: Tensor, M: np.ndarray) -> Tensor:
+        """The image at the template's samples, ``(batch, C, h, w)``."""
+        terms = torch.from_numpy(M.reshape(-1, 9) @ self.basis).to(self.like)
+        n = self.d * self.width
+        columns, rows = terms[:, :n].view(-1, self.d, 1, self.width), terms[:, n:]
+        grid = columns + rows.view(-1, self.d, self.height, 1)
+        if self.d == 3:
+            grid[:, :2].div_(grid[:, 2:])
+            grid = grid[:, :2]
         if pixels.shape[0] != grid.shape[0]:
             pixels = pixels.expand(grid.shape[0], -1, -1, -1)
         return torch.grid_sampler(pixels, grid.permute(0, 2, 3, 1), 0, 1, True)
+
+
+def _terms(a: np.ndarray, points: np.ndarray, d: int) -> np.ndarray:
+    """(A M x̃)[r, n] is linear in the nine entries of M: ``(9, d·n)``."""
+    return (a[:d].T.reshape(3, 1, d, 1) * points.reshape(1, 3, 1, -1)).reshape(9, -1)
 
 
 @lru_cache(maxsize=64)
@@ -144,9 +215,10 @@ def _differences(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return d.to(device, dtype)
 
 
-def _to_unit(frame: Frame, size: tuple[int, int], level: int) -> list[list[float]]:
+def _to_unit(frame: Frame, size: tuple[int, int], level: int) -> np.ndarray:
     """Matrix from the frame's normalised coordinates to [-1, 1]² of an image of that size on a level."""
     (cx, cy), (ex, ey) = frame.center, frame.half_extent
     f, (height, width) = 2**level, size
     sx, sy, shift = 2 / (f * (width - 1)), 2 / (f * (height - 1)), (f - 1) / 2
-    return [[ex * sx, 0, (cx - shift) * sx - 1], [0, ey * sy, (cy - shift) * sy - 1], [0, 0, 1]]
+    rows = [[ex * sx, 0, (cx - shift) * sx - 1], [0, ey * sy, (cy - shift) * sy - 1], [0, 0, 1]]
+    return np.array(rows, float)

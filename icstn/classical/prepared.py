@@ -1,0 +1,145 @@
+"""What the short way (:mod:`icstn.classical.lean`) needs of the template on one level, and its verdict."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from icstn.classical.samples import Samples
+
+#: Floats that one chunk of a batch may hold for each thread, so that they stay in its cache.
+CHUNK = 2**19
+#: Parts of a template along each side whose steps are compared.
+TILES = 4
+#: Uncertainty of the corners in pixels, by these parts, above which a place is not trusted.
+UNCERTAIN = 0.3
+#: Correlation of neighboring misfits above which it has structure.
+NEIGHBORS = 1 / 3
+
+
+class Level:
+    """What one level needs of the template.
+
+    Args:
+        values: ``(b, C, h, w)``.
+        samples: their positions.
+        second_order: ESM, otherwise IC.
+        mask: ``(h, w)`` of 0 and 1, or None.
+    """
+
+    def __init__(
+        self, values: Tensor, samples: Samples, second_order: bool, mask: Tensor | None = None
+    ) -> None:
+        self.samples, self.second_order = samples, second_order
+        self.mask = None if mask is None else mask.to(values).reshape(1, 1, -1)
+        self.channels = values.shape[1]
+        self.count = samples.height * samples.width * self.channels
+        one = torch.ones_like(values[:1]).flatten(2)
+        if self.mask is not None:
+            self.count, one = float(self.mask.sum()) * self.channels, one * self.mask
+        self.one = one.flatten(1) * self.count**-0.5
+        self.T = self.unit(values.flatten(1))
+        self.H: Tensor | None = None
+        self.rows: Tensor | None = None
+        if not second_order or not samples.number:
+            self.H, self.rows = self._fixed()
+
+    def chunk(self) -> int:
+        """How many items of a batch to take at once."""
+        if self.T.device.type != "cpu":
+            return 2**30
+        floats = self.T.shape[1] * (4 + 2 * self.samples.k * self.second_order)
+        return max(1, CHUNK * torch.get_num_threads() // floats)
+
+    def unit(self, x: Tensor) -> Tensor:
+        """Values ``(b, C·N)`` with zero mean and unit length; 0 where the mask is."""
+        if self.mask is None:
+            return F.layer_norm(x, x.shape[1:], self._scale, None, 0.0)
+        flat = torch.addmm(x * (self.one != 0), x @ self.one.mT, self.one, alpha=-1)
+        return flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+
+    @cached_property
+    def _scale(self) -> Tensor:
+        return self.one[0]
+
+    def steepest_descent(self, values: Tensor, out: Tensor | None = None) -> Tensor:
+        """∇ of values ``(b, C·N)`` times ∂W/∂p, ``(b, k, C·N)``."""
+        s = self.samples
+        sd = s.steepest_descent(values.view(-1, self.channels, s.height, s.width), out)
+        return (sd if self.mask is None else sd.mul_(self.mask)).flatten(2)
+
+    def normal_rows(self, values: Tensor, T: Tensor) -> Tensor:
+        """What the normal equations of a second-order step are products of, ``(b, k + 3, C·N)``.
+
+        The steepest descent images of T + I, the offset, T + I, and T − I, where image and template have
+        zero mean and unit length. T + I is twice the mean of both; the step is twice as long as theirs.
+        """
+        k = self.samples.k
+        rows = values.new_empty(len(values), k + 3, values.shape[1])
+        both = T + values
+        self.steepest_descent(both, rows[:, :k].unflatten(2, (self.channels, -1)))
+        rows[:, k], rows[:, k + 1] = self.one, both
+        torch.sub(T, values, out=rows[:, k + 2])
+        return rows
+
+    def doubtful(
+        self, values: Tensor, T: Tensor, structured: float, fixed: Tensor | None = None
+    ) -> Tensor:
+        """Whether what does not fit says that the place may be wrong, ``(b,)``.
+
+        It may where the misfit is larger than a share of the template's energy and has structure, unlike
+        noise (its neighbours correlate): the image is blurred, covered, or something else. And it may where
+        the template's parts want to go different ways: where the steps that :data:`TILES` × :data:`TILES`
+        parts would take, which add up to none, differ so much that their corners are uncertain by more than
+        :data:`UNCERTAIN` pixels (a jackknife, which sees misfits of any structure).
+
+        Args:
+            values: the image at the template's samples, zero mean and unit length, ``(b, C·N)``.
+            T: the template's.
+            structured: share of the energy that a misfit with structure may have.
+            fixed: the rows (:attr:`rows`) of these items, where each has its own template.
+        """
+        s, e = self.samples, values - T
+        energy = e.square().sum(1)
+        bad = energy > 2 * structured
+        if bool(bad.any()):
+            bad = bad & (self._neighbors(e) > 2 * NEIGHBORS * energy)
+        if fixed is None:
+            corners = torch.bmm(self._tiles(e), self._corner_tiles)  # (parts, b, 8)
+        else:
+            steps = self._tiles(fixed[:, : s.k].flatten(0, 1)).unflatten(1, (-1, s.k))
+            corners = torch.einsum("tbn,tbkn->tbk", self._tiles(e), steps) @ s.corner_steps
+        return bad | (corners.square().sum((0, 2)) > 4 * UNCERTAIN**2)
+
+    def _neighbors(self, e: Tensor) -> Tensor:
+        """Sum of the products of every sample with that to its right and that below, ``(b,)``."""
+        x = e.view(len(e), -1, self.samples.height, self.samples.width)
+        right, below = (x[..., 1:] * x[..., :-1]).flatten(1), (x[..., 1:, :] * x[..., :-1, :]).flatten(1)
+        return right.sum(1) + below.sum(1)
+
+    @cached_property
+    def _corner_tiles(self) -> Tensor:
+        assert self.rows is not None
+        return self._tiles(self.samples.corner_steps.mT @ self.rows[0, : self.samples.k]).mT.contiguous()
+
+    def _tiles(self, x: Tensor) -> Tensor:
+        """Values ``(n, C·N)`` part by part, ``(parts, n, ·)``; what is left at the far edges is dropped."""
+        h, w = self.samples.height, self.samples.width
+        a, b = h // TILES, w // TILES
+        x = x.view(len(x), -1, h, w)[..., : a * TILES, : b * TILES]
+        x = x.reshape(len(x), -1, TILES, a, TILES, b).permute(2, 4, 0, 1, 3, 5)
+        return x.reshape(TILES**2, x.shape[2], -1)
+
+    def _fixed(self) -> tuple[Tensor, Tensor | None]:
+        """H of the template of unit length, and R, T̂ and the offset as rows, ``(b, k + 2, C·N)``."""
+        sd = self.steepest_descent(self.T)
+        light = torch.stack((self.one.expand_as(self.T), self.T), 1)
+        sd = torch.baddbmm(sd, sd @ light.mT, light, alpha=-1)
+        H = sd @ sd.mT
+        if self.second_order:
+            return H, None
+        R = torch.linalg.inv_ex(H.double())[0].to(H) @ sd
+        return H, torch.cat((R, self.T.unsqueeze(1), light[:, :1]), 1)

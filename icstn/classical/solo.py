@@ -1,0 +1,205 @@
+"""The short way for a single image on a processor: the steps of :mod:`icstn.classical.lean` in NumPy.
+
+An operation on a small image takes a microsecond, and PyTorch several before it begins. So all of it is
+NumPy's here, in buffers that are made once; only large grids are sampled by PyTorch. The formulas, and what is
+precomputed, are those of the batch.
+"""
+
+# ruff: noqa: E741 -- I is the image, as in the equations
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from icstn.classical.prepared import Level
+from icstn.classical.samples import EYE, Grid
+
+#: Samples of the largest grid that NumPy samples faster.
+SMALL = 1024
+
+
+@dataclass
+class Search:
+    """How far the search has come.
+
+    Attributes:
+        M: the warp, ``(3, 3)``.
+        inside: it stayed inside the image on every level.
+        done: the last step on the finest level was short enough.
+        iterations: steps over all levels.
+        correlation: with the template, before the last step.
+        doubtful: the place is not to be trusted (:meth:`~icstn.classical.prepared.Level.doubtful`).
+    """
+
+    M: np.ndarray
+    inside: bool = True
+    done: bool = False
+    iterations: int = 0
+    correlation: float = 0.0
+    doubtful: bool = False
+
+
+class Solo:
+    """Coarse to fine, for one template and one image at a time.
+
+    Args:
+        levels: of the template from full size to coarse; None where there is none.
+        iterations, limits, blur: see :class:`~icstn.classical.lean.Lean`.
+        structured: share of the template's energy that a misfit with structure may have.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[Level | None],
+        iterations: Sequence[int],
+        limits: Sequence[float],
+        blur: Sequence[int],
+        structured: float,
+    ) -> None:
+        self.levels = [None if level is None else _Plane(level) for level in levels]
+        self.iterations, self.limits, self.blur = iterations, limits, blur
+        self.finest = next(number for number, level in enumerate(levels) if level is not None)
+        self.structured = structured
+
+    def __call__(self, image: np.ndarray, M: np.ndarray, grids: Sequence[Grid | None]) -> Search:
+        """Align an image ``(C, H, W)`` from a warp."""
+        images, search = pyramid(image, len(self.levels)), Search(M)
+        for number in reversed(range(self.finest, len(self.levels))):
+            plane, grid = self.levels[number], grids[number]
+            assert plane is not None
+            assert grid is not None
+            I = plane.descend(
+                search, blurred(images[number], self.blur[number]), grid, self.iterations[number],
+                self.limits[number],
+            )  # fmt: skip
+            if not search.inside:
+                return search
+        if I is not None:
+            search.doubtful = plane.doubtful(I, self.structured)
+        return search
+
+
+class _Plane:
+    """One level in arrays, and its buffers."""
+
+    def __init__(self, level: Level) -> None:
+        s = level.samples
+        self.level, self.k, self.G = level, s.k, s.generators
+        self.T, self.one = level.T[0].numpy(), level.one[0].numpy()
+        self.weights = None if level.mask is None else (self.one != 0).astype(self.one.dtype)
+        self.shape = (level.channels, s.height, s.width)
+        if level.second_order:
+            self.rows = np.empty((s.k + 3, len(self.T)), self.T.dtype)
+            self.rows[s.k] = self.one
+            self._sd = self.rows[: s.k].reshape(s.k, level.channels, -1)
+            self._term = np.empty_like(self._sd)
+        else:
+            assert level.rows is not None
+            self.rows = level.rows[0].numpy()
+
+    def descend(
+        self, search: Search, image: np.ndarray, grid: Grid, iterations: int, limit: float
+    ) -> np.ndarray | None:
+        """Take steps until no corner moves; the image where the last of them began."""
+        I, corners = None, grid.corners_of(search.M)
+        search.inside, search.done = _inside(corners), False
+        for _ in range(iterations):
+            if search.done or not search.inside:
+                break
+            I = self._sample(image, grid, search.M)
+            step, search.correlation = (self._second_order if self.level.second_order else self._inverse)(I)
+            search.M = search.M @ step
+            old, corners = corners, grid.corners_of(search.M)
+            search.inside = _inside(corners)
+            search.done = bool(np.abs(corners - old).max() * grid.per_unit <= limit)
+            search.iterations += 1
+        return I
+
+    def doubtful(self, I: np.ndarray, structured: float) -> bool:
+        """See :meth:`~icstn.classical.prepared.Level.doubtful`."""
+        level = self.level
+        values = torch.from_numpy(self._unit(I)).unsqueeze(0)
+        return bool(level.doubtful(values, level.T, structured))
+
+    def _sample(self, image: np.ndarray, grid: Grid, M: np.ndarray) -> np.ndarray:
+        small = len(self.T) <= SMALL
+        I = bilinear(image, *grid.pixels_of(M)) if small else grid.sample_array(image, M)
+        return I if self.weights is None else I * self.weights
+
+    def _unit(self, I: np.ndarray) -> np.ndarray:
+        """Zero mean and unit length."""
+        values = I - (self.one @ I) * self.one
+        values /= np.sqrt(values @ values)
+        return values
+
+    def _inverse(self, I: np.ndarray) -> tuple[np.ndarray, float]:
+        """(I + D)⁻¹, to the third order, of an inverse compositional step, and the correlation."""
+        y = (self.rows @ I).astype(float)
+        gain, offset = y[self.k], y[self.k + 1]
+        D = ((y[: self.k] / gain) @ self.G).reshape(3, 3)
+        return EYE - D + D @ D, gain / np.sqrt(I @ I - offset * offset)
+
+    def _second_order(self, I: np.ndarray) -> tuple[np.ndarray, float]:
+        """I + D of a second-order step (:meth:`~icstn.classical.prepared.Level.normal_rows`)."""
+        k, rows, s = self.k, self.rows, self.level.samples
+        values = self._unit(I)
+        np.add(self.T, values, out=rows[k + 1])
+        np.subtract(self.T, values, out=rows[k + 2])
+        both = rows[k + 1].reshape(self.shape)
+        dx, dy = s.differentiate(both)
+        np.multiply(dx.reshape(1, self.shape[0], -1), s.jx, out=self._sd)
+        np.multiply(dy.reshape(1, self.shape[0], -1), s.jy, out=self._term)
+        self._sd += self._term
+        if self.weights is not None:
+            rows[:k] *= self.weights
+        gram = (rows @ rows.T).astype(float)
+        try:
+            dp = 2 * np.linalg.solve(gram[:-1, :-1], gram[:-1, -1])[:k]
+        except np.linalg.LinAlgError:
+            dp = np.full(k, np.nan)
+        return EYE + (dp @ self.G).reshape(3, 3), gram[k + 1, k + 1] / 2 - 1
+
+
+def pyramid(x: np.ndarray, levels: int) -> list[np.ndarray]:
+    """An image ``(C, H, W)`` and its halves (:func:`~icstn.classical.pyramid.image_pyramid`)."""
+    scales = [x]
+    for _ in range(levels - 1):
+        h, w = x.shape[-2] // 2 * 2, x.shape[-1] // 2 * 2
+        x = x[:, 0:h:2, :w] + x[:, 1:h:2, :w]
+        x = x[..., 0::2] + x[..., 1::2]
+        x *= 0.25
+        scales.append(x)
+    return scales
+
+
+def blurred(x: np.ndarray, size: int) -> np.ndarray:
+    """Box blur of odd size (:func:`~icstn.classical.pyramid.box`)."""
+    r = size // 2
+    if r == 0:
+        return x
+    for axis in (1, 2):
+        first, last = (np.repeat(x.take([i], axis), r, axis) for i in (0, -1))
+        wide = np.concatenate((first, x, last), axis).swapaxes(axis, 0)
+        n = len(wide) - size + 1
+        x = sum(wide[i : i + n] for i in range(size)).swapaxes(axis, 0)  # type: ignore[union-attr]
+    return np.ascontiguousarray(x) / (size * size)
+
+
+def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """An image ``(C, H, W)`` at pixels that lie inside its last ones, ``(C·N,)``."""
+    width, flat = image.shape[2], image.reshape(len(image), -1)
+    left, top = x.astype(np.intp), y.astype(np.intp)
+    fx, fy = (x - left).astype(image.dtype), (y - top).astype(image.dtype)
+    at = top * width + left
+    a, b = flat[:, :].take(at, 1), flat[:, 1:].take(at, 1)
+    c, d = flat[:, width:].take(at, 1), flat[:, width + 1 :].take(at, 1)
+    above, below = a + fx * (b - a), c + fx * (d - c)
+    return (above + fy * (below - above)).reshape(-1)
+
+
+def _inside(corners: np.ndarray) -> bool:
+    return bool(np.abs(corners).max() <= 1)  # false for what is not a number
