@@ -10,22 +10,22 @@ from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from icstn.classical.descent import Best, State, join, slices
 from icstn.classical.inputs import as_images, items, to_gray
-from icstn.classical.lean import Lean, Outcome
+from icstn.classical.lean import Lean
 from icstn.classical.level import ALL, Image, Rows, Scale, Template, moments
 from icstn.classical.lucas_kanade import ALGORITHMS, Algorithm, Fixed, hessian, solve, steepest_descent
+from icstn.classical.prepared import Outcome
 from icstn.classical.pyramid import box, image_pyramid
 from icstn.classical.result import AlignmentResult, Placed, better, replaced
 from icstn.sampling import Frame
 from icstn.warps import Warp, affine, family
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from icstn.classical.inputs import Pictures
 
     Matrices = Tensor | np.ndarray | Sequence[Any]
@@ -244,21 +244,29 @@ class Aligner:
             return self._align(image, p, frame)
         out = lean(image, p, frame)
         found = self._verdict(out)
-        rows = (~out.inside).nonzero().flatten()
-        if not len(rows):
+        if out.inside.all():
             return found
+        rows = torch.from_numpy(np.flatnonzero(~out.inside)).to(image.device)
         images = image if image.shape[0] == 1 else image[rows]
         return replaced(found, self._align(images, p[rows], frame, rows=rows), rows)
 
     def _verdict(self, out: Outcome) -> AlignmentResult:
-        no = torch.zeros_like(out.done)
         assert self.lean is not None
-        residual = self.lean.std * (2 - 2 * out.correlation).clamp(min=0).sqrt()
-        mismatch = out.done & (out.doubtful | ~(out.correlation >= self.min_correlation))
-        overlap = torch.ones_like(out.correlation)
-        done = out.done & ~mismatch
+        T, n = self.template, len(out.M)
+        correlation = np.clip(np.nan_to_num(out.correlation), -1, 1)  # none where nothing varies
+        residual = self.lean.std * np.sqrt(2 - 2 * correlation)
+        mismatch = out.done & (out.doubtful | (correlation < self.min_correlation))
+        p, residual, correlation, overlap = (
+            torch.from_numpy(x).to(T.device, T.dtype)
+            for x in (self.lean.params(out.M), residual, correlation, np.ones(n))
+        )
+        no = np.zeros(n, bool)
+        converged, iterations, left, singular, mismatch = (
+            torch.from_numpy(x).to(T.device)
+            for x in (out.done & ~mismatch, out.iterations, no, no.copy(), mismatch)
+        )
         return AlignmentResult(
-            out.p, done, out.iterations, residual, out.correlation, overlap, no, no, mismatch
+            p, converged, iterations, residual, correlation, overlap, left, singular, mismatch
         )
 
     def _align(
@@ -377,11 +385,12 @@ class Aligner:
     def _doubtful(self, e: Tensor, T: Template, mask: Tensor) -> Tensor:
         """The same doubts as on the short way, where that is open to this aligner."""
         level = None if self.lean is None else self.lean.levels[self.finest]
-        no = torch.zeros(len(e), dtype=torch.bool, device=e.device)
         if level is None or level.rows is None or len(level.T) > 1:
-            return no
+            return torch.zeros(len(e), dtype=torch.bool, device=e.device)
         misfit = (e - T.T) * mask / (T.std * level.count**0.5).view(-1, 1, 1)
-        return level.doubtful(level.T + misfit.flatten(1), level.T, (1 - self.min_correlation) / 4)
+        own, misfit = (x.detach().cpu().numpy() for x in (level.T, misfit.flatten(1)))
+        doubtful = level.doubtful(own + misfit, own, (1 - self.min_correlation) / 4)
+        return torch.from_numpy(doubtful).to(e.device)
 
     def _templates(self, frame: Frame) -> list[tuple[Template, Fixed | None]]:
         """The template and what its algorithm precomputes, for each level from full size to coarse."""

@@ -19,13 +19,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from icstn.classical.prepared import Level
+from icstn.classical.prepared import Level, Outcome
 from icstn.classical.pyramid import box, image_pyramid
 from icstn.classical.samples import EYE, Grid, samples_of
 from icstn.classical.solo import Solo
@@ -36,26 +35,6 @@ from icstn.warps import Warp, affine
 KEPT = 8
 #: A template less wide than this takes affine steps.
 AFFINE_SIDE = 20
-
-
-class Outcome(NamedTuple):
-    """What became of a batch.
-
-    Attributes:
-        p: warps, ``(batch, k)``.
-        inside: items that stayed inside the image on every level; the others' warps mean nothing.
-        done: items whose last step on the finest level was short enough.
-        iterations: steps over all levels.
-        correlation: with the template, before the last step.
-        doubtful: items whose place is not to be trusted (:meth:`Level.doubtful`).
-    """
-
-    p: Tensor
-    inside: Tensor
-    done: Tensor
-    iterations: Tensor
-    correlation: Tensor
-    doubtful: Tensor
 
 
 class Lean:
@@ -101,7 +80,7 @@ class Lean:
         self.finest = next(number for number, v in enumerate(values) if v is not None)
         finest = values[self.finest]
         assert finest is not None
-        self.std = finest.flatten(1).std(1, correction=0)
+        self.std = finest.flatten(1).std(1, correction=0).cpu().numpy()
         self._solo: Solo | None = None
         self._grids: OrderedDict[tuple[Frame, tuple[int, int]], list[Grid | None]] = OrderedDict()
 
@@ -110,7 +89,7 @@ class Lean:
         grids = self._placed(frame, (image.shape[-2], image.shape[-1]))
         if len(p) == 1 and image.device.type == "cpu" and len(self.std) == 1:
             return self._one(image, p, grids)
-        images, state = image_pyramid(image, len(self.levels)), _State(self.warp.matrix(p))
+        images, state = image_pyramid(image, len(self.levels)), Outcome(self._matrices(p))
         for number in reversed(range(len(self.levels))):
             level, grid = self.levels[number], grids[number]
             if level is None or grid is None:
@@ -121,17 +100,23 @@ class Lean:
                     part = _Part(level, grid, state, items, pixels)
                     part.structured = self.structured if number == self.finest else None
                     part.descend(self.iterations[number], self.limits[number])
-        return state.outcome(self.warp)
+        return state
 
     def _one(self, image: Tensor, p: Tensor, grids: list[Grid | None]) -> Outcome:
         if self._solo is None:
             self._solo = Solo(self.levels, self.iterations, self.limits, self.blur, self.structured)
-        state = _State(self.warp.matrix(p))
+        found = Outcome(self._matrices(p))
         with np.errstate(all="ignore"):
-            found = self._solo(image[0].detach().numpy(), state.M[0], grids)
-        for name, value in vars(found).items():
-            getattr(state, name)[0] = value
-        return state.outcome(self.warp)
+            self._solo(image[0].detach().numpy(), found, grids)
+        return found
+
+    def params(self, M: np.ndarray) -> np.ndarray:
+        """Warp parameters of matrices ``(batch, 3, 3)``, up to scale, ``(batch, k)``."""
+        return ((M / M[:, 2:, 2:]).reshape(-1, 9) - EYE.reshape(9)) @ np.array(self.warp.dual)
+
+    def _matrices(self, p: Tensor) -> np.ndarray:
+        flat = p.detach().cpu().numpy().astype(float) @ np.array(self.warp.generators)
+        return EYE + flat.reshape(-1, 3, 3)
 
     def _placed(self, frame: Frame, size: tuple[int, int]) -> list[Grid | None]:
         key = (frame, size)
@@ -147,34 +132,6 @@ class Lean:
         return self._grids[key]
 
 
-class _State:
-    """The whole batch."""
-
-    def __init__(self, M: Tensor) -> None:
-        n = len(M)
-        self.like, self.M = M, M.double().cpu().numpy()
-        self.inside, self.done = np.ones(n, bool), np.zeros(n, bool)
-        self.iterations, self.correlation = np.zeros(n, int), np.zeros(n)
-        self.doubtful = np.zeros(n, bool)
-
-    def chunks(self, size: int) -> list[np.ndarray]:
-        """The items that are still inside, in chunks."""
-        items = self.inside.nonzero()[0]
-        return [items[i : i + size] for i in range(0, len(items), size)]
-
-    def take(self, x: Tensor, items: np.ndarray) -> Tensor:
-        """Those items of something that has one for each of the batch, or one for all."""
-        return x if len(x) == 1 or len(items) == len(self.inside) else x[torch.from_numpy(items)]
-
-    def outcome(self, warp: Warp) -> Outcome:
-        """As tensors."""
-        correlation = np.clip(np.nan_to_num(self.correlation), -1, 1)  # none where nothing varies
-        found = (self.inside, self.done, self.iterations, correlation, self.doubtful)
-        inside, done, iterations, rho, doubtful = (torch.from_numpy(x).to(self.like.device) for x in found)
-        p = warp.params(torch.from_numpy(self.M), check=False).to(self.like)
-        return Outcome(p, inside, done, iterations, rho.to(self.like), doubtful)
-
-
 class _Part:
     """Items of a batch on one level; those that stop leave the others to go on.
 
@@ -186,7 +143,7 @@ class _Part:
         pixels: theirs, or one image for all, blurred.
     """
 
-    def __init__(self, level: Level, grid: Grid, state: _State, items: np.ndarray, pixels: Tensor) -> None:
+    def __init__(self, level: Level, grid: Grid, state: Outcome, items: np.ndarray, pixels: Tensor) -> None:
         self.level, self.grid, self.state, self.items, self.pixels = level, grid, state, items, pixels
         self.T = state.take(level.T, items)
         self.fixed = None if level.rows is None else state.take(level.rows, items)
@@ -238,14 +195,10 @@ class _Part:
         """Look at what does not fit, where the last step of these items began."""
         if self._values is None or self.fixed is None or self.structured is None:
             return
-        values, T, fixed = self._values(), self.T, self.fixed
-        if not which.all():
-            rows = torch.from_numpy(which)
-            values = values[rows]
-            T, fixed = (x if len(x) == 1 else x[rows] for x in (T, fixed))
-        own = None if len(fixed) == 1 else fixed
-        doubtful = self.level.doubtful(values, T, self.structured, own)
-        self.state.doubtful[self.items[which]] = doubtful.cpu().numpy()
+        values, T, fixed = (x.cpu().numpy() for x in (self._values(), self.T, self.fixed))
+        T, own = (T, None) if len(T) == 1 else (T[which], fixed[which])
+        doubtful = self.level.doubtful(values[which], T, self.structured, own)
+        self.state.doubtful[self.items[which]] = doubtful
 
     def _keep(self, going: np.ndarray) -> None:
         if going.all():
@@ -255,7 +208,9 @@ class _Part:
             return
         if (values := self._values) is not None:
             self._values = lambda: values()[rows]
-        self.M, self.correlation, self._corners = (x[going] for x in (self.M, self.correlation, self._corners))
+        self.M, self.correlation, self._corners = (
+            x[going] for x in (self.M, self.correlation, self._corners)
+        )
         self.pixels, self.T = (x[rows] if len(x) > 1 else x for x in (self.pixels, self.T))
         if self.fixed is not None and len(self.fixed) > 1:
             self.fixed = self.fixed[rows]

@@ -1,9 +1,10 @@
-"""What the short way (:mod:`icstn.classical.lean`) needs of the template on one level, and its verdict."""
+"""What the short way (:mod:`icstn.classical.lean`) needs of the template on one level, and what it finds."""
 
 from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -86,8 +87,8 @@ class Level:
         return rows
 
     def doubtful(
-        self, values: Tensor, T: Tensor, structured: float, fixed: Tensor | None = None
-    ) -> Tensor:
+        self, values: np.ndarray, T: np.ndarray, structured: float, fixed: np.ndarray | None = None
+    ) -> np.ndarray:
         """Whether what does not fit says that the place may be wrong, ``(b,)``.
 
         It may where the misfit is larger than a share of the template's energy and has structure, unlike
@@ -103,34 +104,38 @@ class Level:
             fixed: the rows (:attr:`rows`) of these items, where each has its own template.
         """
         s, e = self.samples, values - T
-        energy = e.square().sum(1)
+        energy = np.einsum("bn,bn->b", e, e)
         bad = energy > 2 * structured
-        if bool(bad.any()):
+        if bad.any():
             bad = bad & (self._neighbors(e) > 2 * NEIGHBORS * energy)
         if fixed is None:
-            corners = torch.bmm(self._tiles(e), self._corner_tiles)  # (parts, b, 8)
+            corners = self._tiles(e) @ self._corner_tiles  # (parts, b, 8)
         else:
-            steps = self._tiles(fixed[:, : s.k].flatten(0, 1)).unflatten(1, (-1, s.k))
-            corners = torch.einsum("tbn,tbkn->tbk", self._tiles(e), steps) @ s.corner_steps
-        return bad | (corners.square().sum((0, 2)) > 4 * UNCERTAIN**2)
+            steps = self._tiles(fixed[:, : s.k].reshape(-1, e.shape[1]))
+            steps = steps.reshape(TILES**2, len(e), s.k, -1)
+            corners = np.einsum("tbn,tbkn->tbk", self._tiles(e), steps) @ s.corner_steps
+        return bad | ~(np.square(corners).sum((0, 2)) <= 4 * UNCERTAIN**2)
 
-    def _neighbors(self, e: Tensor) -> Tensor:
+    def _neighbors(self, e: np.ndarray) -> np.ndarray:
         """Sum of the products of every sample with that to its right and that below, ``(b,)``."""
-        x = e.view(len(e), -1, self.samples.height, self.samples.width)
-        right, below = (x[..., 1:] * x[..., :-1]).flatten(1), (x[..., 1:, :] * x[..., :-1, :]).flatten(1)
-        return right.sum(1) + below.sum(1)
+        x = e.reshape(len(e), -1, self.samples.height, self.samples.width)
+        right = np.einsum("bchw,bchw->b", x[..., 1:], x[..., :-1])
+        return right + np.einsum("bchw,bchw->b", x[..., 1:, :], x[..., :-1, :])
 
     @cached_property
-    def _corner_tiles(self) -> Tensor:
+    def _corner_tiles(self) -> np.ndarray:
+        """How the corners would move by each sample's misfit, ``(parts, ·, 8)``."""
         assert self.rows is not None
-        return self._tiles(self.samples.corner_steps.mT @ self.rows[0, : self.samples.k]).mT.contiguous()
+        s = self.samples
+        rows = s.corner_steps.T @ self.rows[0, : s.k].cpu().numpy()
+        return np.ascontiguousarray(self._tiles(rows).swapaxes(1, 2))
 
-    def _tiles(self, x: Tensor) -> Tensor:
+    def _tiles(self, x: np.ndarray) -> np.ndarray:
         """Values ``(n, C·N)`` part by part, ``(parts, n, ·)``; what is left at the far edges is dropped."""
         h, w = self.samples.height, self.samples.width
         a, b = h // TILES, w // TILES
-        x = x.view(len(x), -1, h, w)[..., : a * TILES, : b * TILES]
-        x = x.reshape(len(x), -1, TILES, a, TILES, b).permute(2, 4, 0, 1, 3, 5)
+        x = x.reshape(len(x), -1, h, w)[..., : a * TILES, : b * TILES]
+        x = x.reshape(len(x), -1, TILES, a, TILES, b).transpose(2, 4, 0, 1, 3, 5)
         return x.reshape(TILES**2, x.shape[2], -1)
 
     def _fixed(self) -> tuple[Tensor, Tensor | None]:
@@ -143,3 +148,34 @@ class Level:
             return H, None
         R = torch.linalg.inv_ex(H.double())[0].to(H) @ sd
         return H, torch.cat((R, self.T.unsqueeze(1), light[:, :1]), 1)
+
+
+class Outcome:
+    """How far the search has come, and what became of a batch.
+
+    Args:
+        M: the initial warps, ``(batch, 3, 3)``.
+
+    Attributes:
+        M: the warps; of items that did not stay inside they mean nothing.
+        inside: items that stayed inside the image on every level.
+        done: items whose last step on the finest level was short enough.
+        iterations: steps over all levels.
+        correlation: with the template, before the last step; 0 where nothing varies.
+        doubtful: items whose place is not to be trusted (:meth:`~icstn.classical.prepared.Level.doubtful`).
+    """
+
+    def __init__(self, M: np.ndarray) -> None:
+        n = len(M)
+        self.M = M
+        self.inside, self.done, self.doubtful = np.ones(n, bool), np.zeros(n, bool), np.zeros(n, bool)
+        self.iterations, self.correlation = np.zeros(n, int), np.zeros(n)
+
+    def chunks(self, size: int) -> list[np.ndarray]:
+        """The items that are still inside, in chunks."""
+        items = self.inside.nonzero()[0]
+        return [items[i : i + size] for i in range(0, len(items), size)]
+
+    def take(self, x: Tensor, items: np.ndarray) -> Tensor:
+        """Those items of something that has one for each of the batch, or one for all."""
+        return x if len(x) == 1 or len(items) == len(self.inside) else x[torch.from_numpy(items)]

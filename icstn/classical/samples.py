@@ -10,7 +10,7 @@ from torch import Tensor
 
 from icstn.classical.pyramid import gradient
 from icstn.sampling import Frame
-from icstn.warps import Warp, corners
+from icstn.warps import Warp
 
 #: Largest side of a level whose differences are taken by a product with a matrix.
 MATRIX_SIDE = 64
@@ -67,14 +67,12 @@ class Samples:
         return jacobian[:, :1].contiguous(), jacobian[:, 1:].contiguous()
 
     @cached_property
-    def corner_steps(self) -> Tensor:
+    def corner_steps(self) -> np.ndarray:
         """From a small step Δp to how the corners move, in pixels of the full size, ``(k, 8)``."""
-        x = corners(self.x.dtype, self.x.device)
-        lifted = torch.cat((x, torch.ones_like(x[:, :1])), 1)
-        moved = torch.einsum("kij,nj->kni", self.G.view(-1, 3, 3), lifted)
-        moved = moved[..., :2] - x * moved[..., 2:]
-        half = [step * 2**self.number for step in self.step]
-        return (moved * moved.new_tensor(half)).flatten(1)
+        moved = self.generators.reshape(-1, 3, 3) @ SQUARE
+        moved = moved[:, :2] - SQUARE[:2] * moved[:, 2:]
+        half = np.array(self.step)[:, None] * 2**self.number
+        return (moved * half).reshape(self.k, 8).astype(self.jx.dtype)
 
     def differentiate(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """∇ of values ``(C, h, w)``."""
@@ -96,12 +94,12 @@ class Samples:
     @cached_property
     def jx(self) -> np.ndarray:
         """∂W_x/∂p."""
-        return self._jx.numpy()
+        return self._jx.cpu().numpy()
 
     @cached_property
     def jy(self) -> np.ndarray:
         """∂W_y/∂p."""
-        return self._jy.numpy()
+        return self._jy.cpu().numpy()
 
     def steepest_descent(self, values: Tensor, out: Tensor | None = None) -> Tensor:
         """∇ of values ``(b, C, h, w)`` times ∂W/∂p, ``(b, k, C, N)``."""
@@ -141,7 +139,7 @@ class Grid:
     def __init__(self, samples: Samples, projective: bool, frame: Frame, size: tuple[int, int]) -> None:
         self.d = 3 if projective else 2
         self.height, self.width = samples.height, samples.width
-        self.like, f = samples.eye, 2**samples.number
+        self.dtype, f = samples.jx.dtype, 2**samples.number
         x, y = samples.axes
         columns = np.stack((x, np.zeros_like(x), np.zeros_like(x)))
         lines = np.stack((np.zeros_like(y), y, np.ones_like(y)))
@@ -152,7 +150,7 @@ class Grid:
         self.per_unit = (max(size) - 1) / 2
 
     def corners_of(self, M: np.ndarray) -> np.ndarray:
-        """The template's corners under matrices ``(batch, 3, 3)``, in the image's [-1, 1]², ``(batch, 2, 4)``."""
+        """The corners under matrices ``(batch, 3, 3)``, in the image's [-1, 1]², ``(batch, 2, 4)``."""
         corners = (M.reshape(-1, 9) @ self.corners).reshape(-1, self.d, 4)
         if self.d == 2:
             return corners
@@ -189,13 +187,16 @@ class Grid:
 
     def sample(self, pixels: Tensor, M: np.ndarray) -> Tensor:
         """The image at the template's samples, ``(batch, C, h, w)``."""
-        terms = torch.from_numpy(M.reshape(-1, 9) @ self.basis).to(self.like)
+        terms = (M.reshape(-1, 9) @ self.basis).astype(self.dtype)
         n = self.d * self.width
-        columns, rows = terms[:, :n].view(-1, self.d, 1, self.width), terms[:, n:]
-        grid = columns + rows.view(-1, self.d, self.height, 1)
+        columns, lines = terms[:, :n].reshape(-1, self.d, 1, self.width), terms[:, n:]
+        lines = lines.reshape(-1, self.d, self.height, 1)
+        if pixels.device.type == "cpu" and len(M) == 1:
+            grid = torch.from_numpy(columns + lines)
+        else:
+            grid = torch.from_numpy(columns).to(pixels.device) + torch.from_numpy(lines).to(pixels.device)
         if self.d == 3:
-            grid[:, :2].div_(grid[:, 2:])
-            grid = grid[:, :2]
+            grid = grid[:, :2].div_(grid[:, 2:])
         if pixels.shape[0] != grid.shape[0]:
             pixels = pixels.expand(grid.shape[0], -1, -1, -1)
         return torch.grid_sampler(pixels, grid.permute(0, 2, 3, 1), 0, 1, True)

@@ -1,8 +1,8 @@
 """The short way for a single image on a processor: the steps of :mod:`icstn.classical.lean` in NumPy.
 
 An operation on a small image takes a microsecond, and PyTorch several before it begins. So all of it is
-NumPy's here, in buffers that are made once; only large grids are sampled by PyTorch. The formulas, and what is
-precomputed, are those of the batch.
+NumPy's here, in buffers that are made once; only large grids are sampled by PyTorch. The formulas, and what
+is precomputed, are those of the batch.
 """
 
 # ruff: noqa: E741 -- I is the image, as in the equations
@@ -13,34 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from icstn.classical.prepared import Level
+from icstn.classical.prepared import Level, Outcome
 from icstn.classical.samples import EYE, Grid
 
 #: Samples of the largest grid that NumPy samples faster.
 SMALL = 1024
-
-
-@dataclass
-class Search:
-    """How far the search has come.
-
-    Attributes:
-        M: the warp, ``(3, 3)``.
-        inside: it stayed inside the image on every level.
-        done: the last step on the finest level was short enough.
-        iterations: steps over all levels.
-        correlation: with the template, before the last step.
-        doubtful: the place is not to be trusted (:meth:`~icstn.classical.prepared.Level.doubtful`).
-    """
-
-    M: np.ndarray
-    inside: bool = True
-    done: bool = False
-    iterations: int = 0
-    correlation: float = 0.0
-    doubtful: bool = False
 
 
 class Solo:
@@ -65,22 +43,32 @@ class Solo:
         self.finest = next(number for number, level in enumerate(levels) if level is not None)
         self.structured = structured
 
-    def __call__(self, image: np.ndarray, M: np.ndarray, grids: Sequence[Grid | None]) -> Search:
-        """Align an image ``(C, H, W)`` from a warp."""
-        images, search = pyramid(image, len(self.levels)), Search(M)
+    def __call__(self, image: np.ndarray, found: Outcome, grids: Sequence[Grid | None]) -> None:
+        """Align an image ``(C, H, W)``, as far as it stays inside."""
+        images, search = pyramid(image, len(self.levels)), _Search(found.M[0])
         for number in reversed(range(self.finest, len(self.levels))):
             plane, grid = self.levels[number], grids[number]
             assert plane is not None
             assert grid is not None
-            I = plane.descend(
-                search, blurred(images[number], self.blur[number]), grid, self.iterations[number],
-                self.limits[number],
-            )  # fmt: skip
+            image = blurred(images[number], self.blur[number])
+            I = plane.descend(search, image, grid, self.iterations[number], self.limits[number])
             if not search.inside:
-                return search
-        if I is not None:
-            search.doubtful = plane.doubtful(I, self.structured)
-        return search
+                break
+        if search.inside and I is not None:
+            found.doubtful[0] = plane.doubtful(I, self.structured)
+        found.M[0], found.inside[0], found.done[0] = search.M, search.inside, search.done
+        found.iterations[0], found.correlation[0] = search.iterations, search.correlation
+
+
+@dataclass
+class _Search:
+    """An :class:`~icstn.classical.prepared.Outcome` of one image on the way."""
+
+    M: np.ndarray
+    inside: bool = True
+    done: bool = False
+    iterations: int = 0
+    correlation: float = 0.0
 
 
 class _Plane:
@@ -102,10 +90,10 @@ class _Plane:
             self.rows = level.rows[0].numpy()
 
     def descend(
-        self, search: Search, image: np.ndarray, grid: Grid, iterations: int, limit: float
+        self, search: _Search, image: np.ndarray, grid: Grid, iterations: int, limit: float
     ) -> np.ndarray | None:
         """Take steps until no corner moves; the image where the last of them began."""
-        I, corners = None, grid.corners_of(search.M)
+        I, corners = None, grid.corners_of(search.M).ravel().tolist()
         search.inside, search.done = _inside(corners), False
         for _ in range(iterations):
             if search.done or not search.inside:
@@ -113,17 +101,16 @@ class _Plane:
             I = self._sample(image, grid, search.M)
             step, search.correlation = (self._second_order if self.level.second_order else self._inverse)(I)
             search.M = search.M @ step
-            old, corners = corners, grid.corners_of(search.M)
+            old, corners = corners, grid.corners_of(search.M).ravel().tolist()
             search.inside = _inside(corners)
-            search.done = bool(np.abs(corners - old).max() * grid.per_unit <= limit)
+            moved = max([abs(new - was) for new, was in zip(corners, old, strict=True)])
+            search.done = moved * grid.per_unit <= limit
             search.iterations += 1
         return I
 
     def doubtful(self, I: np.ndarray, structured: float) -> bool:
         """See :meth:`~icstn.classical.prepared.Level.doubtful`."""
-        level = self.level
-        values = torch.from_numpy(self._unit(I)).unsqueeze(0)
-        return bool(level.doubtful(values, level.T, structured))
+        return bool(self.level.doubtful(self._unit(I)[None], self.T, structured)[0])
 
     def _sample(self, image: np.ndarray, grid: Grid, M: np.ndarray) -> np.ndarray:
         small = len(self.T) <= SMALL
@@ -181,12 +168,20 @@ def blurred(x: np.ndarray, size: int) -> np.ndarray:
     r = size // 2
     if r == 0:
         return x
-    for axis in (1, 2):
-        first, last = (np.repeat(x.take([i], axis), r, axis) for i in (0, -1))
-        wide = np.concatenate((first, x, last), axis).swapaxes(axis, 0)
-        n = len(wide) - size + 1
-        x = sum(wide[i : i + n] for i in range(size)).swapaxes(axis, 0)  # type: ignore[union-attr]
-    return np.ascontiguousarray(x) / (size * size)
+    x = np.concatenate((*[x[..., :1]] * r, x, *[x[..., -1:]] * r), 2)
+    x = _running_sum(x, size)
+    x = np.concatenate((*[x[:, :1]] * r, x, *[x[:, -1:]] * r), 1)
+    x = _running_sum(x.swapaxes(1, 2), size).swapaxes(1, 2)
+    x *= 1 / size**2
+    return x
+
+
+def _running_sum(x: np.ndarray, size: int) -> np.ndarray:
+    n = x.shape[2] - size + 1
+    total = x[..., :n] + x[..., 1 : n + 1]
+    for i in range(2, size):
+        total += x[..., i : i + n]
+    return total
 
 
 def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -201,5 +196,5 @@ def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (above + fy * (below - above)).reshape(-1)
 
 
-def _inside(corners: np.ndarray) -> bool:
-    return bool(np.abs(corners).max() <= 1)  # false for what is not a number
+def _inside(corners: list[float]) -> bool:
+    return all(-1 <= v <= 1 for v in corners)  # false for what is not a number
