@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 CHUNK = 2**19
 #: A coarse level hands over when its last step was this fraction of one of its own pixels.
 COARSE_TOL = 0.5
+#: The same on the short way, whose coarse levels are small.
+SHORT_TOL = 1.0
 #: Frames whose prepared templates are kept.
 KEPT = 4
 #: A steepest descent image with less than this fraction of the largest one's energy is rounding.
@@ -64,16 +66,16 @@ class Aligner:
         levels: number of pyramid levels; by default the coarsest template has at least 12 samples a side,
             and there are at most four levels, more where the coarsest would have more than 48.
         iterations: most steps on a level, or several in the same order.
-        tol: an item stops when no corner moves by this many pixels; a coarse level hands over at half
-            of one of its own. With 0 every step is taken.
+        tol: an item stops when no corner moves by this many pixels; a coarse level hands over at one
+            of its own (without ``normalize`` at half of one). With 0 every step is taken.
         damping: initial λ of Levenberg-Marquardt; 0 is Gauss-Newton.
         blur: size in pixels of a light box blur (odd; 1 is none), or several in the same order.
         normalize: compare up to gain and offset (zero mean, unit variance): light does not matter.
         min_overlap: an item with a smaller fraction of its samples inside the image is given up.
         min_correlation: a result below it is flagged as a mismatch; for very noisy images take less.
-        retry: try an item that did not converge once more, with Levenberg-Marquardt, and a homography
-            once again from where an affine alignment ends (not where a gradient or the trajectory is
-            asked for).
+        retry: try an item that left the image or did not come to rest once more, with
+            Levenberg-Marquardt, and a homography once again from where an affine alignment ends (not where a
+            gradient or the trajectory is asked for).
         max_samples: a larger template is aligned on the first level that has at most this many samples, so
             that memory stays bounded: with the default, images of 12 megapixels take less than 1 GB beside
             themselves, and the accuracy is that of their quarter size.
@@ -134,7 +136,7 @@ class Aligner:
         self.tol, self.damping, self.blur, self.normalize = tol, damping, sizes, normalize
         self.min_overlap, self.min_correlation, self.retry = min_overlap, min_correlation, retry
         self._prepared: OrderedDict[Frame, list[tuple[Template, Fixed | None]]] = OrderedDict()
-        self._simpler: Aligner | None = None
+        self._simpler: Lean | None = None
         self.lean = self._lean()
         self._check_template()
 
@@ -206,9 +208,7 @@ class Aligner:
             if trajectory or unrolled:
                 found = self._align(image, p, frame, keep=trajectory, whole=True)
             else:
-                found = self._first(image, p, frame)
-                if self.retry and not self.damping:
-                    found = self._again(found, image, p, frame)
+                found = self._search(image, p, frame)
         return replace(found, placed=placed)
 
     def _read(self, image: Pictures) -> Tensor:
@@ -237,36 +237,64 @@ class Aligner:
             )
         return placed.params(matrices.view(-1, 3, 3)).to(self.template.dtype)
 
-    def _first(self, image: Tensor, p: Tensor, frame: Frame) -> AlignmentResult:
-        """The short way, and the general one for those items that do not stay inside the image."""
+    def _search(self, image: Tensor, p: Tensor, frame: Frame) -> AlignmentResult:
+        """The short way, further attempts for what went astray, and the general way where it ends outside."""
         lean = self._lean() if self.template.requires_grad else self.lean
         if lean is None:
-            return self._align(image, p, frame)
+            found = self._align(image, p, frame)
+            return self._again(found, image, p, frame) if self.retry and not self.damping else found
         out = lean(image, p, frame)
         found = self._verdict(out)
-        if out.inside.all():
+        again = found.left_image if not self.retry else ~(found.converged | found.mismatch)
+        if self.retry:
+            found = self._damped(lean, found, image, p, frame)
+        rows = (again & ~found.converged).nonzero().flatten()
+        if not len(rows):
             return found
-        rows = torch.from_numpy(np.flatnonzero(~out.inside)).to(image.device)
         images = image if image.shape[0] == 1 else image[rows]
-        return replaced(found, self._align(images, p[rows], frame, rows=rows), rows)
+        general = self._align(
+            images, p[rows], frame, rows=rows, damping=RETRY_DAMPING if self.retry else None
+        )
+        return better(found, general, rows) if self.retry else replaced(found, general, rows)
+
+    def _damped(
+        self, lean: Lean, found: AlignmentResult, image: Tensor, p: Tensor, frame: Frame
+    ) -> AlignmentResult:
+        """Further attempts for what did not converge: Levenberg-Marquardt, and from an affine alignment."""
+        for through_affine in (False, True)[: 1 + self.warp.projective]:
+            astray = ~(found.converged | found.mismatch)
+            rows = astray.nonzero().flatten()
+            if not len(rows):
+                break
+            only, start = astray.cpu().numpy(), p
+            if through_affine:
+                start = self._affine(image, p, frame, only)
+            out = lean(image, start, frame, RETRY_DAMPING, only)
+            found = better(found, self._verdict(out).select(rows), rows)
+        return found
+
+    def _affine(self, image: Tensor, p: Tensor, frame: Frame, only: np.ndarray) -> Tensor:
+        """The affine alignment as a homography: fewer parameters go astray less often on a coarse level."""
+        if self._simpler is None:
+            self._simpler = self._lean(affine)
+        assert self._simpler is not None
+        start = affine.params(self.warp.matrix(p), check=False)
+        M = self._simpler(image, start, frame, RETRY_DAMPING, only).M
+        return self.warp.params(torch.from_numpy(M), check=False).to(p)
 
     def _verdict(self, out: Outcome) -> AlignmentResult:
         assert self.lean is not None
         T, n = self.template, len(out.M)
-        correlation = np.clip(np.nan_to_num(out.correlation), -1, 1)  # none where nothing varies
-        residual = self.lean.std * np.sqrt(2 - 2 * correlation)
-        mismatch = out.done & (out.doubtful | (correlation < self.min_correlation))
-        p, residual, correlation, overlap = (
-            torch.from_numpy(x).to(T.device, T.dtype)
-            for x in (self.lean.params(out.M), residual, correlation, np.ones(n))
-        )
-        no = np.zeros(n, bool)
-        converged, iterations, left, singular, mismatch = (
-            torch.from_numpy(x).to(T.device)
-            for x in (out.done & ~mismatch, out.iterations, no, no.copy(), mismatch)
-        )
+        rho = np.clip(np.nan_to_num(out.correlation), -1, 1)  # none where nothing varies
+        done = out.done & out.inside
+        mismatch = done & (out.doubtful | (rho < self.min_correlation))
+        numbers = (self.lean.params(out.M), rho, np.ones(n))
+        p, correlation, overlap = (torch.from_numpy(x).to(T.device, T.dtype) for x in numbers)
+        flags = (done & ~mismatch, ~out.inside, np.zeros(n, bool), mismatch, out.iterations)
+        converged, left, singular, misfit, iterations = (torch.from_numpy(x).to(T.device) for x in flags)
+        residual = self.lean.std * (2 - 2 * correlation).sqrt()
         return AlignmentResult(
-            p, converged, iterations, residual, correlation, overlap, left, singular, mismatch
+            p, converged, iterations, residual, correlation, overlap, left, singular, misfit
         )
 
     def _align(
@@ -305,26 +333,13 @@ class Aligner:
         return found if path is None else replace(found, trajectory=torch.stack(path))
 
     def _again(self, found: AlignmentResult, image: Tensor, p: Tensor, frame: Frame) -> AlignmentResult:
-        """Further attempts for what did not converge: Levenberg-Marquardt, and from an affine alignment."""
-        for through_affine in (False, True)[: 1 + self.warp.projective]:
-            rows = (~found.converged).nonzero().flatten()
-            if not len(rows):
-                break
-            images, start = image if image.shape[0] == 1 else image[rows], p[rows]
-            if through_affine:
-                start = self._affine(images, start, frame, rows)
-            second = self._align(images, start, frame, damping=RETRY_DAMPING, rows=rows)
-            found = better(found, second, rows)
-        return found
-
-    def _affine(self, image: Tensor, p: Tensor, frame: Frame, rows: Tensor) -> Tensor:
-        """The affine alignment as a homography: fewer parameters go astray less often on a coarse level."""
-        if self._simpler is None:
-            self._simpler = copy(self)
-            self._simpler.warp, self._simpler._prepared = affine, OrderedDict()
-        start = affine.params(self.warp.matrix(p), check=False)
-        found = self._simpler._align(image, start, frame, damping=RETRY_DAMPING, rows=rows)
-        return self.warp.params(affine.matrix(found.p), check=False)
+        """A further attempt for what did not converge, by Levenberg-Marquardt."""
+        rows = (~found.converged).nonzero().flatten()
+        if not len(rows):
+            return found
+        images = image if image.shape[0] == 1 else image[rows]
+        second = self._align(images, p[rows], frame, damping=RETRY_DAMPING, rows=rows)
+        return better(found, second, rows)
 
     def _descend(
         self,
@@ -421,13 +436,13 @@ class Aligner:
         scales = image_pyramid(self.mask.to(self.template.dtype)[None, None], self.levels)
         return [box(m, size)[0, 0] > 1 - 1e-4 for m, size in zip(scales, self.blur, strict=True)]
 
-    def _lean(self) -> Lean | None:
-        """The short way, where the settings allow it."""
+    def _lean(self, warp: Warp | None = None) -> Lean | None:
+        """The short way, where the settings allow it, for this family or another."""
         names = [a.name for a in self.algorithms]
         usual = self.normalize and self.tol and not self.damping
         if not usual or not set(names) <= {"ESM", "IC"}:
             return None
-        limits = [self._limit(level) for level in range(self.levels)]
+        limits = [self._limit(level, SHORT_TOL) for level in range(self.levels)]
         with torch.inference_mode(False), torch.no_grad():
             scales = image_pyramid(self.template.detach().clone(), self.levels)
             values = [
@@ -437,7 +452,7 @@ class Aligner:
             return Lean(
                 values,
                 self.size,
-                self.warp,
+                warp or self.warp,
                 names,
                 self.iterations,
                 limits,
@@ -446,8 +461,8 @@ class Aligner:
                 (1 - self.min_correlation) / 4,
             )
 
-    def _limit(self, level: int) -> float:
-        return COARSE_TOL * 2**level if level > self.finest and self.tol else self.tol * 2**self.finest
+    def _limit(self, level: int, coarse: float = COARSE_TOL) -> float:
+        return coarse * 2**level if level > self.finest and self.tol else self.tol * 2**self.finest
 
     def _check_template(self) -> None:
         with torch.no_grad():

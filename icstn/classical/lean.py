@@ -80,16 +80,34 @@ class Lean:
         self.finest = next(number for number, v in enumerate(values) if v is not None)
         finest = values[self.finest]
         assert finest is not None
-        self.std = finest.flatten(1).std(1, correction=0).cpu().numpy()
+        self.std = finest.flatten(1).std(1, correction=0)
         self._solo: Solo | None = None
         self._grids: OrderedDict[tuple[Frame, tuple[int, int]], list[Grid | None]] = OrderedDict()
 
-    def __call__(self, image: Tensor, p: Tensor, frame: Frame) -> Outcome:
-        """Align a batch, ``(batch or 1, C, H, W)``, from initial warps."""
+    def __call__(
+        self,
+        image: Tensor,
+        p: Tensor,
+        frame: Frame,
+        damping: float = 0.0,
+        only: np.ndarray | None = None,
+    ) -> Outcome:
+        """Align a batch.
+
+        Args:
+            image: ``(batch or 1, C, H, W)``.
+            p: initial warps.
+            frame: where the template lies at p = 0.
+            damping: initial λ of Levenberg-Marquardt, which also takes back steps out of the image; 0 is
+                Gauss-Newton.
+            only: which items are to be aligned, ``(batch,)``; the others count as not inside.
+        """
         grids = self._placed(frame, (image.shape[-2], image.shape[-1]))
-        if len(p) == 1 and image.device.type == "cpu" and len(self.std) == 1:
-            return self._one(image, p, grids)
-        images, state = image_pyramid(image, len(self.levels)), Outcome(self._matrices(p))
+        state = Outcome(self._matrices(p), only)
+        if len(p) == 1 and image.device.type == "cpu" and len(self.std) == 1 and not damping:
+            self._one(image, state, grids)
+            return state
+        images = image_pyramid(image, len(self.levels))
         for number in reversed(range(len(self.levels))):
             level, grid = self.levels[number], grids[number]
             if level is None or grid is None:
@@ -97,18 +115,16 @@ class Lean:
             for items in state.chunks(level.chunk()):
                 pixels = box(state.take(images[number], items), self.blur[number])
                 with np.errstate(all="ignore"):  # a warp that is not finite is not inside the image
-                    part = _Part(level, grid, state, items, pixels)
+                    part = _Part(level, grid, state, items, pixels, damping)
                     part.structured = self.structured if number == self.finest else None
                     part.descend(self.iterations[number], self.limits[number])
         return state
 
-    def _one(self, image: Tensor, p: Tensor, grids: list[Grid | None]) -> Outcome:
+    def _one(self, image: Tensor, found: Outcome, grids: list[Grid | None]) -> None:
         if self._solo is None:
             self._solo = Solo(self.levels, self.iterations, self.limits, self.blur, self.structured)
-        found = Outcome(self._matrices(p))
         with np.errstate(all="ignore"):
             self._solo(image[0].detach().numpy(), found, grids)
-        return found
 
     def params(self, M: np.ndarray) -> np.ndarray:
         """Warp parameters of matrices ``(batch, 3, 3)``, up to scale, ``(batch, k)``."""
@@ -141,17 +157,30 @@ class _Part:
         state: the batch.
         items: which of it.
         pixels: theirs, or one image for all, blurred.
+        damping: initial λ of Levenberg-Marquardt; 0 is Gauss-Newton.
     """
 
-    def __init__(self, level: Level, grid: Grid, state: Outcome, items: np.ndarray, pixels: Tensor) -> None:
+    def __init__(
+        self,
+        level: Level,
+        grid: Grid,
+        state: Outcome,
+        items: np.ndarray,
+        pixels: Tensor,
+        damping: float = 0.0,
+    ) -> None:
         self.level, self.grid, self.state, self.items, self.pixels = level, grid, state, items, pixels
         self.T = state.take(level.T, items)
         self.fixed = None if level.rows is None else state.take(level.rows, items)
+        self.H = None if level.H is None else state.take(level.H, items).double().cpu().numpy()
         self.M, self.correlation = state.M[items], state.correlation[items]
         self.structured: float | None = None
         self._values: Callable[[], Tensor] | None = None
+        self.best: _Best | None = None
         self._place()
         self._keep(self._fine)
+        if damping:
+            self.best = _Best(self.M, self.level.samples.k, damping)
 
     def descend(self, iterations: int, limit: float) -> None:
         """Take steps until the last corner of the last item rests."""
@@ -161,12 +190,17 @@ class _Part:
             if not len(self.items):
                 return
             I = self.grid.sample(self.pixels, self.M)
-            self.M = self.M @ (self._second_order(I) if self.level.second_order else self._inverse(I))
-            old = self._corners
+            dp, H = self._second_order(I) if self.level.second_order else self._inverse(I)
+            if self.best is not None:
+                self.M, self.correlation, dp = self.best.choose(self.M, self.correlation, dp, H)
+            D = (dp @ self.level.samples.generators).reshape(-1, 3, 3)
+            self.M, old = self.M @ (EYE + D if self.level.second_order else EYE - D + D @ D), self._corners
+            if self.best is not None:
+                old = self.grid.corners_of(self.best.M)
             self._place()
-            moved = np.abs(self._corners - old).max((1, 2)) * self.grid.per_unit
+            resting = self._kept & (np.abs(self._corners - old).max((1, 2)) * self.grid.per_unit <= limit)
             state.iterations[self.items] += 1
-            state.done[self.items] = resting = moved <= limit
+            state.done[self.items] = resting
             self._stop(resting)
         self._store(np.ones(len(self.items), bool))
 
@@ -174,6 +208,10 @@ class _Part:
         """Where the items lie now, and whether each is inside the image and in front of the horizon."""
         self._corners = self.grid.corners_of(self.M)
         self._fine = np.abs(self._corners).max((1, 2)) <= 1  # false for what is not a number
+        self._kept = self._fine  # steps that are not taken back
+        if self.best is not None and not self._fine.all():
+            self.M = self.best.retreat(self.M, ~self._fine)
+            self._corners, self._fine = self.grid.corners_of(self.M), np.ones(len(self.M), bool)
         self.state.inside[self.items] = self._fine
 
     def _stop(self, resting: np.ndarray) -> None:
@@ -212,34 +250,86 @@ class _Part:
             x[going] for x in (self.M, self.correlation, self._corners)
         )
         self.pixels, self.T = (x[rows] if len(x) > 1 else x for x in (self.pixels, self.T))
+        if self.best is not None:
+            self.best.keep(going)
         if self.fixed is not None and len(self.fixed) > 1:
             self.fixed = self.fixed[rows]
+        if self.H is not None and len(self.H) > 1:
+            self.H = self.H[going]
 
-    def _inverse(self, I: Tensor) -> np.ndarray:
-        """(I + D)⁻¹, to the third order, of an inverse compositional step."""
+    def _inverse(self, I: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Δp of an inverse compositional step, and H."""
         level, fixed = self.level, self.fixed
         assert fixed is not None
+        assert self.H is not None
         flat = I.flatten(1) if level.mask is None else (I.flatten(2) * level.mask).flatten(1)
         y = flat @ fixed[0].mT if len(fixed) == 1 else (flat.unsqueeze(1) @ fixed.mT).squeeze(1)
         k, length = level.samples.k, torch.linalg.vector_norm(flat, dim=1)
         numbers = y.double().cpu().numpy()
-        step, gain, offset = numbers[:, :k], numbers[:, k], numbers[:, k + 1]
-        contrast = np.sqrt(length.double().cpu().numpy() ** 2 - offset**2)
-        self.correlation = gain / contrast
+        gain, offset = numbers[:, k], numbers[:, k + 1]
+        self.correlation = gain / np.sqrt(length.double().cpu().numpy() ** 2 - offset**2)
         self._values = lambda: level.unit(flat)
-        D = ((step / gain[:, None]) @ level.samples.generators).reshape(-1, 3, 3)
-        return EYE - D + D @ D
+        return numbers[:, :k] / gain[:, None], self.H
 
-    def _second_order(self, I: Tensor) -> np.ndarray:
-        """I + D of a second-order step."""
+    def _second_order(self, I: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Δp of a second-order step, and H, in which gain and offset are eliminated."""
         level, k = self.level, self.level.samples.k
         values = level.unit(I.flatten(1))
         self._values = lambda: values
         rows = level.normal_rows(values, self.T)
-        gram = (rows @ rows.mT).double()
-        self.correlation = gram[:, k + 1, k + 1].cpu().numpy() / 2 - 1
-        dp = 2 * torch.linalg.solve_ex(gram[:, :-1, :-1], gram[:, :-1, -1])[0][:, :k].cpu().numpy()
-        return EYE + (dp @ level.samples.generators).reshape(-1, 3, 3)
+        gram = (rows @ rows.mT).double().cpu().numpy()
+        size = gram[:, k + 1, k + 1]
+        self.correlation = size / 2 - 1
+        offset, both = gram[:, :k, k], gram[:, :k, k + 1]
+        H = gram[:, :k, :k] - offset[:, :, None] * offset[:, None]
+        H -= both[:, :, None] * both[:, None] / size[:, None, None]
+        return 2 * solved(H, gram[:, :k, k + 2]), H
+
+
+class _Best:
+    """Levenberg-Marquardt: the best warp so far, its step and H, and λ, for each item.
+
+    A step that lowered the correlation, or led out of the image, costs one iteration: λ grows tenfold and the
+    next step starts again from the best warp.
+    """
+
+    def __init__(self, M: np.ndarray, k: int, damping: float) -> None:
+        n = len(M)
+        self.M, self.damping = M, np.full(n, damping)
+        self._correlation, self._dp, self._H = np.full(n, -np.inf), np.zeros((n, k)), np.zeros((n, k, k))
+
+    def choose(
+        self, M: np.ndarray, correlation: np.ndarray, dp: np.ndarray, H: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The better of the new warps and the best so far, with its correlation and a damped step."""
+        more = correlation > self._correlation
+        first = np.isneginf(self._correlation)
+        factor = np.where(first, 1.0, np.where(more, 0.1, 10.0))
+        self.damping = np.clip(self.damping * factor, 1e-8, 1e8)
+        wide = more[:, None, None]
+        self.M, self._H = np.where(wide, M, self.M), np.where(wide, H, self._H)
+        self._dp = np.where(more[:, None], dp, self._dp)
+        self._correlation = np.where(more, correlation, self._correlation)
+        b = (self._H @ self._dp[:, :, None])[:, :, 0]
+        diagonal = np.eye(self._H.shape[1]) * self._H
+        return self.M, self._correlation, solved(self._H + self.damping[:, None, None] * diagonal, b)
+
+    def retreat(self, M: np.ndarray, which: np.ndarray) -> np.ndarray:
+        """Take the step of these items back."""
+        self.damping = np.where(which, np.minimum(self.damping * 10, 1e8), self.damping)
+        return np.where(which[:, None, None], self.M, M)
+
+    def keep(self, going: np.ndarray) -> None:
+        """Forget the others."""
+        self.M, self.damping, self._correlation, self._dp, self._H = (
+            x[going] for x in (self.M, self.damping, self._correlation, self._dp, self._H)
+        )
+
+
+def solved(H: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """H⁻¹ b for each item, not finite where H is singular."""
+    x: Tensor = torch.linalg.solve_ex(torch.from_numpy(H), torch.from_numpy(b))[0]
+    return x.numpy()
 
 
 def _family(warp: Warp, values: Tensor) -> Warp:

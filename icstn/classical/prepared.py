@@ -155,6 +155,7 @@ class Outcome:
 
     Args:
         M: the initial warps, ``(batch, 3, 3)``.
+        only: items that are looked at, ``(batch,)``; the others count as not inside.
 
     Attributes:
         M: the warps; of items that did not stay inside they mean nothing.
@@ -165,10 +166,10 @@ class Outcome:
         doubtful: items whose place is not to be trusted (:meth:`~icstn.classical.prepared.Level.doubtful`).
     """
 
-    def __init__(self, M: np.ndarray) -> None:
+    def __init__(self, M: np.ndarray, only: np.ndarray | None = None) -> None:
         n = len(M)
-        self.M = M
-        self.inside, self.done, self.doubtful = np.ones(n, bool), np.zeros(n, bool), np.zeros(n, bool)
+        self.M, self.inside = M, np.ones(n, bool) if only is None else only.copy()
+        self.done, self.doubtful = np.zeros(n, bool), np.zeros(n, bool)
         self.iterations, self.correlation = np.zeros(n, int), np.zeros(n)
 
     def chunks(self, size: int) -> list[np.ndarray]:
@@ -178,4 +179,7 @@ class Outcome:
 
     def take(self, x: Tensor, items: np.ndarray) -> Tensor:
         """Those items of something that has one for each of the batch, or one for all."""
-        return x if len(x) == 1 or len(items) == len(self.inside) else x[torch.from_numpy(items)]
+        if len(x) == 1 or len(items) == len(self.inside):
+            return x
+        first, last = int(items[0]), int(items[-1])
+        return x[first : last + 1] if last - first + 1 == len(items) else x[torch.from_numpy(items)]

@@ -111,12 +111,16 @@ class AlignmentResult:
 
     def item(self, i: int) -> AlignmentResult:
         """The i-th alignment alone."""
-        rows = {
-            name: getattr(self, name)[i : i + 1]
+        return self.select(slice(i, i + 1))
+
+    def select(self, rows: Tensor | slice) -> AlignmentResult:
+        """Those alignments alone."""
+        parts = {
+            name: getattr(self, name)[rows]
             for name in ("p", "converged", "iterations", "residual", "correlation", "overlap", *FLAGS)
         }
-        path = None if self.trajectory is None else self.trajectory[:, i : i + 1]
-        return AlignmentResult(**rows, trajectory=path, placed=self.placed)
+        path = None if self.trajectory is None else self.trajectory[:, rows]
+        return AlignmentResult(**parts, trajectory=path, placed=self.placed)
 
     def aligned(self, image: Pictures) -> Any:
         """The image as the template sees it: of the template's size, black where it does not reach.

@@ -47,7 +47,7 @@ class Samples:
             for n, full in ((self.width, size[1]), (self.height, size[0]))
         )
         self.x, self.y = (torch.from_numpy(axis).to(device, dtype) for axis in self.axes)
-        self.generators = self.G.double().cpu().numpy()
+        self.generators = np.array(warp.generators)
         self._jx, self._jy = self._jacobian(warp.projective)
         self._by_matrix = max(self.height, self.width) <= MATRIX_SIDE
         if self._by_matrix:

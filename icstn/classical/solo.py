@@ -46,6 +46,7 @@ class Solo:
     def __call__(self, image: np.ndarray, found: Outcome, grids: Sequence[Grid | None]) -> None:
         """Align an image ``(C, H, W)``, as far as it stays inside."""
         images, search = pyramid(image, len(self.levels)), _Search(found.M[0])
+        I, plane = None, None
         for number in reversed(range(self.finest, len(self.levels))):
             plane, grid = self.levels[number], grids[number]
             assert plane is not None
@@ -54,7 +55,7 @@ class Solo:
             I = plane.descend(search, image, grid, self.iterations[number], self.limits[number])
             if not search.inside:
                 break
-        if search.inside and I is not None:
+        if search.inside and plane is not None and I is not None:
             found.doubtful[0] = plane.doubtful(I, self.structured)
         found.M[0], found.inside[0], found.done[0] = search.M, search.inside, search.done
         found.iterations[0], found.correlation[0] = search.iterations, search.correlation
