@@ -239,15 +239,17 @@ def test_what_the_affine_alignment_finds_is_taken_up(photo, monkeypatch):
     assert (t.error(found.p)[saved] < 1).all()
 
 
-def test_what_rests_at_a_wrong_place_is_not_tried_again(photo, monkeypatch):
+def test_what_came_to_rest_and_is_doubted_is_not_tried_again(photo, monkeypatch):
     """Further attempts end there, too, and cost many times what the first did."""
     t = trials(photo, 1.0, "affine", n=3)
     images = t.images.clone()
-    images[1, :, 30:60, 30:60] = 0.9
+    images[1] += 0.15 * torch.randn(images[1].shape, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(Aligner, "_align", lambda *_, **__: pytest.fail("the general way was taken"))
-    found = Aligner(t.template, "affine")(images)
-    assert found.status[::2] == ["converged", "converged"]
-    assert found.status[1] in ("mismatch", "unfinished")
+    aligner = Aligner(t.template, "affine", iterations=40)
+    found = aligner(images)
+    assert found.status == ["converged", "mismatch", "converged"]
+    assert t.error(found.p)[1] < 1
+    assert aligner(images[1:2]).iterations <= found.iterations.max()
 
 
 def test_one_template_each_and_one_image_for_all(photo):

@@ -13,7 +13,11 @@ goes wrong on floats in [0, 1]), the others on floats.
 
 Each trial goes to every method before the next one comes, in one process with one thread. A method's time
 is that of its call alone, not of the conversion of arguments. Both clocks are reported, the wall's and the
-processor's: other processes disturb the second less.
+processor's: other processes disturb the second less. Light and noise are rows of the tables that pairs.py
+makes, with three columns of time that it explains.
+
+The cost of a step and the study of the algorithms do not depend on the aligner's defaults; with ``--keep``
+they stay as they were measured last.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +39,13 @@ import cv2
 import numpy as np
 import torch
 from clock import Clock
+from pairs import MARGIN, ROWS, SIZE, Matrix, ecc, lines, measure, pixels, point_error, shift
 from torch import Tensor
 
 from icstn.classical import ALGORITHMS, Aligner
 from icstn.classical.level import Image, Scale, Template
 from icstn.classical.study import convergence, wilson
-from icstn.classical.trials import Trials, canonical_points, make_trials
+from icstn.classical.trials import Trials, make_trials
 from icstn.datasets import photograph
 from icstn.experiments.provenance import commit, cpu_model, now
 from icstn.sampling import Frame
@@ -47,12 +53,12 @@ from icstn.warps import family
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent.parent / "book" / "assets" / "alignment.md"
-SIZE, MARGIN = 100, 50
 #: Top-left corner of each template in its photograph.
 PLACES = {"chelsea": (175, 100), "astronaut": (175, 60)}
 SIGMAS = (4, 6, 8, 10)
+#: Rows of light and noise.
+CHANGES = 5
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "pystackreg", "SimpleITK", "kornia")
-Matrix = np.ndarray
 
 
 def gray(name: str) -> Tensor:
@@ -72,32 +78,6 @@ def trials_of(sigma: float, warp: str, n: int, seed: int = 0) -> list[Trials]:
 # ---------------------------------------------------------------------------------- the methods
 # Each takes a template (SIZE×SIZE) and an image and returns a call without arguments, whose result is the
 # matrix from the template's pixels to the image's.
-
-
-def shift(by: float) -> Matrix:
-    """Move right and down by so many pixels."""
-    return np.array([[1.0, 0, by], [0, 1, by], [0, 0, 1]])
-
-
-def ecc(template: Matrix, image: Matrix, warp: str, multiscale: bool) -> Callable[[], Matrix]:
-    """OpenCV's enhanced correlation coefficient at its defaults."""
-    t, i = (np.round(x * 255).astype(np.uint8) for x in (template, image))
-    motion = cv2.MOTION_HOMOGRAPHY if warp == "homography" else cv2.MOTION_AFFINE
-    start = shift(MARGIN).astype(np.float32)[: 3 if warp == "homography" else 2]
-    parameters = cv2.ECCParameters()
-    parameters.motionType = motion
-
-    def call() -> Matrix:
-        try:
-            if multiscale:
-                _, m = cv2.findTransformECCMultiScale(t, i, start.copy(), parameters)
-            else:
-                _, m = cv2.findTransformECC(t, i, start.copy(), motion)
-        except cv2.error:  # it says so when it fails
-            m = start
-        return np.vstack([m, [0, 0, 1]])[:3].astype(float)
-
-    return call
 
 
 def turboreg(template: Matrix, image: Matrix, warp: str) -> Callable[[], Matrix]:
@@ -178,13 +158,6 @@ def ours(aligner: Aligner, image: Matrix) -> Callable[[], Matrix]:
     return lambda: pixels(aligner(x).p, aligner.warp)[0]
 
 
-def pixels(p: Tensor, warp: Any) -> Matrix:
-    """Warp parameters → matrices from the template's pixels to the image's."""
-    half = (SIZE - 1) / 2
-    scale = np.array([[half, 0, half], [0, half, half], [0, 0, 1]])
-    return shift(MARGIN) @ scale @ warp.matrix(p.double()).numpy() @ np.linalg.inv(scale)
-
-
 PEERS: dict[str, tuple[str, Callable[..., Callable[[], Matrix]], tuple[str, ...]]] = {
     "OpenCV findTransformECC": ("cv2", lambda *a: ecc(*a, False), ("affine", "homography")),
     "OpenCV findTransformECCMultiScale": ("cv2", lambda *a: ecc(*a, True), ("affine", "homography")),
@@ -204,15 +177,6 @@ BATCH = "icstn, recommended, one batch"
 
 
 # ---------------------------------------------------------------------------------- the table
-
-
-def point_error(m: Matrix, truth: Matrix, warp: str) -> float:
-    """RMS distance of the canonical points under two matrices, in pixels."""
-    points = canonical_points(family(warp)).numpy().astype(float)
-    points = np.c_[(points + 1) / 2 * (SIZE - 1), np.ones(len(points))]
-    a, b = (points @ x.T for x in (m, truth))
-    d = a[:, :2] / a[:, 2:] - b[:, :2] / b[:, 2:]
-    return float(np.sqrt((d**2).sum(1).mean()))
 
 
 class Row:
@@ -378,26 +342,47 @@ def _stepper(algorithm: Any, T: Template, I: Image) -> Callable[[], Any]:  # noq
 # ---------------------------------------------------------------------------------- the report
 
 
-def run(trials: int, few: int, rounds: int, effort: int) -> dict[str, Any]:
-    """The whole report."""
+def changed(warp: str, trials: int, rounds: int) -> dict[str, Any]:
+    """Light and noise, and the three times."""
+
+    def problem(name: str, at: tuple[int, int]) -> Trials:
+        generator = torch.Generator().manual_seed(2)
+        return make_trials(
+            gray(name), trials, 10.0, warp, generator=generator, size=SIZE, margin=MARGIN, center=at
+        )
+
+    problems = [partial(problem, name, at) for name, at in PLACES.items()]
+    return {row: measure(problems, row, rounds) for row in list(ROWS)[:CHANGES]}
+
+
+def run(
+    trials: int, few: int, rounds: int, effort: int, kept: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The whole report; the cost and the study of an earlier one may be kept."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     report: dict[str, Any] = {
         "date": now(), "commit": commit(), "processor": cpu_model(), "python": platform.python_version(),
         "command": f"python tests/benchmarks/alignment.py --trials {trials} --slow {few} "
-        f"--rounds {rounds} --study {effort}",
+        f"--rounds {rounds} " + ("--keep" if kept else f"--study {effort}"),
         "threads": 1, "versions": {p: _version(p) for p in PACKAGES}, "tables": {}, "throughput": {},
     }  # fmt: skip
     for warp in ("affine", "homography"):
         report["tables"][warp] = table(warp, trials, few)
         print(markdown(report), flush=True)
+    report["changes"] = {
+        warp: changed(warp, max(2, trials // 10), rounds) for warp in ("affine", "homography")
+    }
     for warp in ("affine", "homography"):
         for threads in (1, 2):
             report["throughput"][f"{warp}, {threads} thread" + "s" * (threads > 1)] = throughput(
                 warp, threads, rounds
             )
-    report["cost"] = cost(max(5, rounds))
-    report["study"] = study(effort)
+    if kept is None:
+        report["cost"], report["study"] = cost(max(5, rounds)), study(effort)
+    else:
+        report |= {key: kept[key] for key in ("cost", "study")}
+        report["kept of"] = kept.get("kept of", {key: kept[key] for key in ("date", "commit", "command")})
     return report
 
 
@@ -430,28 +415,30 @@ def _version(package: str) -> str | None:
 def markdown(report: dict[str, Any]) -> str:
     """The report as tables."""
     versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items() if v)
-    lines = [f"{report['date']}, {report['processor']}, one thread. {versions}.", ""]
+    text = [f"{report['date']}, {report['processor']}, one thread. {versions}.", ""]
     for warp, part in report["tables"].items():
-        lines += [f"| {warp} | " + " | ".join(f"σ={s}" for s in SIGMAS) + " | error, px | ms | CPU ms |",
+        text += [f"| {warp} | " + " | ".join(f"σ={s}" for s in SIGMAS) + " | error, px | ms | CPU ms |",
                   "|:--|" + "--:|" * (len(SIGMAS) + 3)]  # fmt: skip
         for name, row in part["rows"].items():
             hits = " | ".join(f"{v:.3f}" for v in row["converged"].values())
             error = "–" if row["error_px"] is None else f"{row['error_px']:.3f}"
-            lines.append(f"| {name} | {hits} | {error} | {row['ms']:.2f} | {row['cpu_ms']:.2f} |")
+            text.append(f"| {name} | {hits} | {error} | {row['ms']:.2f} | {row['cpu_ms']:.2f} |")
         v = part["verdicts"]
         wrong, missed, spared = v["wrong"], v["wrong and not flagged"], v["right but flagged"]
-        lines += ["", f"Verdicts of the batch: {wrong} of {v['trials']} alignments were wrong, "
+        text += ["", f"Verdicts of the batch: {wrong} of {v['trials']} alignments were wrong, "
                   f"{missed} of them not flagged; {spared} were right but flagged.", ""]  # fmt: skip
+    for warp, rows in report.get("changes", {}).items():
+        text += lines(f"{warp}, σ = 10 px", rows)
     if report["throughput"]:
-        lines += [
+        text += [
             "| 256 images, one template | alignments/s | per CPU second | converged | error, px |",
             "|:--|--:|--:|--:|--:|",
         ]
     for title, rows in report["throughput"].items():
         for name, r in rows.items():
             speed = f"{r['per_second']:.0f} | {r['per_cpu_second']:.0f}"
-            lines.append(f"| {title}: {name} | {speed} | {r['converged']:.3f} | {r['error_px']:.3f} |")
-    return "\n".join(lines) + "\n"
+            text.append(f"| {title}: {name} | {speed} | {r['converged']:.3f} | {r['error_px']:.3f} |")
+    return "\n".join(text) + "\n"
 
 
 def main() -> None:
@@ -462,8 +449,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of the throughput and the cost")
     parser.add_argument("--study", type=int, default=100, help="trials of each photograph for each σ")
     parser.add_argument("--dry", action="store_true", help="print only")
+    parser.add_argument("--keep", action="store_true", help="keep the cost and the study of the last report")
     arguments = parser.parse_args()
-    report = run(arguments.trials, arguments.slow, arguments.rounds, arguments.study)
+    kept = json.loads((HERE / "alignment.json").read_text()) if arguments.keep else None
+    report = run(arguments.trials, arguments.slow, arguments.rounds, arguments.study, kept)
     if not arguments.dry:
         (HERE / "alignment.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         PAGE.write_text(markdown(report))
