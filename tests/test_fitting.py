@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from typer.testing import CliRunner
 from icstn.cli import app
 from icstn.datasets import DataError, gtsrb_stand_in, image_files, image_folder, split_validation
 from icstn.evidence.estimates import difference
+from icstn.evidence.trace import find
 from icstn.experiments import DataOptions, Execution, Records, SpecError, StorageError, folder_specs, train
 from icstn.experiments.bar import Bar
 from icstn.experiments.classification import prepared
@@ -54,9 +57,56 @@ def done(signs: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
     return small_fit(signs, tmp_path_factory.mktemp("done"))
 
 
-def command(*arguments: str | Path) -> tuple[int, str, str]:
-    found = CliRunner().invoke(app, ["fit", *map(str, arguments)])
+def invoked(*arguments: str | Path) -> tuple[int, str, str]:
+    found = CliRunner().invoke(app, [*map(str, arguments)])
     return found.exit_code, found.stdout, found.stderr
+
+
+def command(*arguments: str | Path) -> tuple[int, str, str]:
+    return invoked("fit", *arguments)
+
+
+class TestWayBack:
+    """From a number of the report, or a name, to the Record, and to an ONNX file."""
+
+    @pytest.mark.parametrize("ask", ["folder IC-STN-4", "IC-STN-4", "key", "number"])
+    def test_a_fit_is_traced(self, done: Fit, ask: str) -> None:
+        record = done.records["IC-STN-4"]
+        query = {"key": record.spec.key, "number": f"{record.test_error:.3f}"}.get(ask, ask)
+        records = Records(done.report.parent.parent / "records")
+        status, out, err = invoked("trace", query, "--records", records.folder)
+        assert (status, err) == (0, "")
+        assert f"record:       {record.spec.key}" in out
+        assert f"folder IC-STN-4 images={record.spec.about.data}" in out
+        assert f"iterations=130, warp=homography, {record.spec.architecture}" in out
+        assert f"{record.test_error:.3f} %" in out
+        assert "on one's own images" in out
+
+    def test_fits_that_differ_are_no_seeds_of_one_cell(self, done: Fit) -> None:
+        one = done.records["CNN"]
+        other = replace(
+            one, spec=replace(one.spec, iterations=140), metrics={"test_error": one.test_error + 1}
+        )
+        again = replace(one, spec=replace(one.spec, seed=1), metrics={"test_error": one.test_error + 3})
+        mean = f"{one.test_error + 1.5:.3f}"
+        assert [o.record.spec.seed for o in find(mean, [one, other, again])] == [0, 1]
+        assert [o.variation[:24] for o in find("folder CNN", [one, other])] == [
+            "sigma=2, iterations=130,", "sigma=2, iterations=140,"
+        ]  # fmt: skip
+
+    @pytest.mark.slow
+    def test_a_fit_is_exported(self, done: Fit, tmp_path: Path) -> None:
+        onnxruntime = pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+        records, path = done.report.parent.parent / "records", tmp_path / "signs.onnx"
+        export = [sys.executable, "-m", "icstn", "export", "folder IC-STN-4", path, "--records", records]
+        out = subprocess.run(export, check=True, capture_output=True, text=True).stdout
+        assert out.startswith(f"{path}: {done.records['IC-STN-4'].spec.key}, outputs within ")
+        images = torch.randint(256, (3, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
+        logits, _ = onnxruntime.InferenceSession(str(path)).run(None, {"image": images.numpy()})
+        torch.testing.assert_close(
+            torch.from_numpy(logits), done.classifier(images).detach(), atol=1e-4, rtol=1e-4
+        )
 
 
 class TestFolder:

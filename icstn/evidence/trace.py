@@ -1,16 +1,17 @@
-"""Where each number of Tables 1 to 3 comes from, and the way back from a number to its Records."""
+"""Where each number of Tables 1 to 3, and of fits on one's own images, comes from: back to its Records."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import NamedTuple
 
 from icstn.evidence.estimates import significant
-from icstn.experiments.experiment import EXPERIMENTS
+from icstn.experiments.experiment import EXPERIMENTS, FOLDER
 from icstn.experiments.recipes import cells
 from icstn.experiments.records import Record
+from icstn.experiments.spec import FolderSpec
 
 
 class Origin(NamedTuple):
@@ -28,13 +29,22 @@ class Origin(NamedTuple):
 
     @property
     def cell(self) -> str:
-        """``table_1 IC-STN-4 sigma=5``, what :func:`explain` understands."""
+        """``table_1 IC-STN-4 sigma=5`` or ``folder CNN images=1f2e3d4c``, as :func:`explain` takes it."""
+        if isinstance(self.record.spec, FolderSpec):
+            return f"{FOLDER} {self.model} images={self.record.spec.about.data}"
         return f"{self.experiment} {self.model}" + ("" if self.sigma is None else f" sigma={self.sigma:g}")
 
     @property
     def variation(self) -> str:
-        """Fields in which the run differs from the cell of its preset, empty for the table's own."""
+        """Fields in which the run differs from the cell of its preset, empty for the table's own.
+
+        A fit has no such cell: its network and how it was trained.
+        """
         spec = self.record.spec
+        if isinstance(spec, FolderSpec):
+            return (
+                f"sigma={spec.sigma:g}, iterations={spec.iterations}, warp={spec.warp}, {spec.architecture}"
+            )
         usual = next(s for s in cells(self.experiment, spec.preset, (spec.seed,), [self.model])
                      if s.sigma == spec.sigma or self.sigma is None)  # fmt: skip
         usual_fields = asdict(usual)
@@ -43,10 +53,11 @@ class Origin(NamedTuple):
 
 
 def origins(records: Iterable[Record]) -> list[Origin]:
-    """The runs behind the tables (and their variations), in the tables' order; no stand-in data."""
+    """The runs behind the tables (and their variations), in the tables' order, and fits; no stand-in data."""
     found = []
     for r in records:
-        if r.stand_in or r.spec.model not in r.spec.about.rows:
+        known = isinstance(r.spec, FolderSpec) or r.spec.model in r.spec.about.rows
+        if r.stand_in or not known:
             continue
         sigma = r.spec.sigma if r.spec.about.by_sigma else None
         found.append(Origin(r.spec.experiment, r.spec.model, sigma, r))
@@ -77,8 +88,8 @@ def find(query: str, records: Iterable[Record]) -> list[Origin]:
     found = _by_number(query, runs) if _is_number(query) else _by_name(query, runs)
     if not found:
         raise LookupError(
-            f"no Record has {query!r}: ask for a cell such as 'table_2 IC-STN-4(a)' or 'table_1 IC-STN-4 "
-            "sigma=5', a number as printed in a table, or a Record's key"
+            f"no Record has {query!r}: ask for a cell such as 'table_2 IC-STN-4(a)', 'table_1 IC-STN-4 "
+            "sigma=5' or 'folder IC-STN-4', a number as printed in a table, or a Record's key"
         )
     return found
 
@@ -103,7 +114,11 @@ def describe(origin: Origin) -> str:
     low, high = r.metrics.get("interval", (float("nan"),) * 2)
     result = f"{r.test_error:.3f} {unit} [{low:.3f}, {high:.3f}]" if r.status == "finished" else r.status
     printed = (
-        "is not in the paper" if (value := printed_value(origin)) is None else f"the paper prints {value:g}"
+        "on one's own images"
+        if isinstance(r.spec, FolderSpec)
+        else "is not in the paper"
+        if (value := printed_value(origin)) is None
+        else f"the paper prints {value:g}"
     )
     lines = {
         "cell": origin.cell + (f"  ({origin.variation})" if origin.variation else ""),
@@ -140,10 +155,12 @@ def _data(facts: dict) -> str:
 
 
 def _order(o: Origin) -> tuple:
-    rows = list(EXPERIMENTS[o.experiment].rows)
     spec = o.record.spec
+    if isinstance(spec, FolderSpec):
+        return (len(EXPERIMENTS), 0, 0.0, o.cell, o.variation, spec.preset, spec.seed)
+    rows = list(EXPERIMENTS[o.experiment].rows)
     place = (list(EXPERIMENTS).index(o.experiment), rows.index(o.model), o.sigma or 0.0)
-    return (*place, o.variation, spec.preset, spec.seed)
+    return (*place, o.cell, o.variation, spec.preset, spec.seed)
 
 
 def _keys(record: Record) -> list[str]:
@@ -159,9 +176,9 @@ def _by_number(query: str, runs: list[Origin]) -> list[Origin]:
     """Runs whose error, or whose cell's mean error, prints as the query does."""
     text = re.sub(r"[\s%px]", "", query)
     digits = len(text.partition(".")[2])
-    groups: dict[tuple[str, str, str], list[Origin]] = {}
+    groups: dict[str, list[Origin]] = {}
     for origin in runs:
-        groups.setdefault((origin.cell, origin.variation, origin.record.spec.preset), []).append(origin)
+        groups.setdefault(replace(origin.record.spec, seed=0).key, []).append(origin)
     found = []
     for group in groups.values():
         errors = [o.record.test_error for o in group if o.record.status == "finished"]
