@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import platform
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +19,16 @@ class StorageError(RuntimeError):
 def replacing(path: Path) -> Iterator[Path]:
     """A scratch file beside ``path`` that takes its place, flushed to the disk, when the block ends well.
 
-    Whatever happens, the old or the new content is there in whole. The scratch file is gone in any case.
+    Whatever happens, the old or the new content is there in whole. The scratch file is gone in any case; one
+    that a killed process has left goes with the next write of the same file.
 
     Raises:
         OSError: the folder can't be made or written, or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
+    start = f".{path.name[:80]}.{platform.node()[:40]}."
+    _sweep(path.parent, start)
+    handle, name = tempfile.mkstemp(prefix=f"{start}{os.getpid()}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
     scratch = Path(name)
     try:
@@ -34,6 +39,24 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path, start: str) -> None:
+    """Remove the scratch files of a name whose writers on this machine are dead."""
+    for left in folder.glob(f"{glob.escape(start)}*.tmp"):
+        process = left.name.removeprefix(start).partition(".")[0]
+        if process.isdecimal() and not _alive(int(process)):
+            left.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def check_place(folder: Path, option: str, what: str = "results") -> None:

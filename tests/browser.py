@@ -42,7 +42,7 @@ def served(folder: Path) -> Iterator[str]:
 def launched() -> Iterator[Any]:
     """Chromium; the test is skipped where there is none."""
     if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine")
+        pytest.skip("to run it, install Chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

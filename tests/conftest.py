@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,6 +38,15 @@ hypothesis.settings.register_profile("long", max_examples=1000, deadline=None)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked long, too")
+    parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in an order drawn from SEED")
+
+
+def shuffled(tests: list[tuple[str, str]], seed: int) -> list[tuple[str, str]]:
+    """(file, test) in another order: files, which stay together, and the tests of each."""
+    chance = random.Random(seed)
+    files = {name: chance.random() for name in sorted({file for file, _ in tests})}
+    place = {test: chance.random() for test in sorted(tests)}
+    return sorted(tests, key=lambda test: (files[test[0]], place[test]))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,6 +55,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep each test file on one worker, and the long tests for those who ask for them; bound their time."""
+    if (seed := config.getoption("--shuffle")) is not None:
+        order = shuffled([(str(item.path), item.nodeid) for item in items], seed)
+        items.sort(key=lambda item: order.index((str(item.path), item.nodeid)))
     for item in items:
         marked = [seconds for mark, seconds in TIMEOUTS.items() if item.get_closest_marker(mark)]
         if marked and not item.get_closest_marker("timeout"):
@@ -51,7 +65,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if item.get_closest_marker("long") and not config.getoption("--long"):
-            item.add_marker(pytest.mark.skip(reason="long: ask for it with --long"))
+            item.add_marker(pytest.mark.skip(reason="to run it, ask for the long tests: --long"))
+
+
+#: What a reason to skip says: what would run the test, or the package that is not there or too old.
+REMEDY = re.compile(r"to run it|could not import|required is")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that is skipped says what would run it, or fails."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr[2])
+        if not REMEDY.search(reason):
+            report.outcome = "failed"
+            report.longrepr = f"skipped without a word on what would run it: {reason}"
+    return report
 
 
 @pytest.fixture(scope="session")

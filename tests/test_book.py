@@ -283,7 +283,7 @@ class TestInBrowser:
         """Contrast, labels, names and roles on every chapter, after axe-core (not Sphinx's own indices)."""
         seen = {name: sight.barriers[scheme] for name, sight in sights.items() if sight.barriers}
         if not seen:
-            pytest.skip(f"this needs npm, which fetches {axe.PACKAGE} once")
+            pytest.skip(f"to run it, install npm, which fetches {axe.PACKAGE} once")
         assert len(seen) >= len(CHAPTERS)
         assert {name: found for name, found in seen.items() if found} == {}
 

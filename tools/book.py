@@ -22,11 +22,14 @@ import sys
 from pathlib import Path
 
 import feed
+import filelock
 import finishing
 import first_screen
 import live
 import own_run
 import yaml
+
+from icstn.files import StorageError, write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("_config.yml", "_toc.yml", "CHANGELOG.md", "book", "figures")
@@ -35,6 +38,8 @@ REPOSITORY = "ICSTN_REPOSITORY"
 BINDER = {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"}
 LEFT_OUT = shutil.ignore_patterns("records", ".ipynb_checkpoints", "__pycache__", "_build", ".*")
 STRICT = ("-W", "--keep-going", "-n")
+#: Is there while a book is built.
+UNDER_WAY = "under-way"
 
 
 def stage(target: Path, root: Path = ROOT, overlay: Path | None = None) -> Path:
@@ -63,8 +68,29 @@ def _lay_over(file: Path, place: Path) -> None:
         _copy(file, place)
 
 
+def make(
+    out: Path, root: Path = ROOT, overlay: Path | None = None, strict: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Stage the book and build it below a folder, one process at a time; others wait.
+
+    Raises:
+        StorageError: the folder can't be written, or the disk is full.
+    """
+    place = out / "_build"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(place / ".book-lock"):
+            return build(stage(place / "stage", root, overlay), out, strict)
+    except OSError as error:
+        raise StorageError(f"the book was not built: {error}; mend that and build it again") from error
+
+
 def build(source: Path, out: Path, strict: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run Jupyter Book on a staging copy and finish its pages; stdout and stderr come back as one text."""
+    """Run Jupyter Book on a staging copy and finish its pages; stdout and stderr come back as one text.
+
+    Sphinx takes a page for written whose file is newer than its source, also where a killed build has left
+    half of it. So a build that did not come to its end is followed by one of all pages.
+    """
     command = [
         str(Path(sys.executable).parent / "jupyter-book"),
         "build",
@@ -72,7 +98,10 @@ def build(source: Path, out: Path, strict: bool = True) -> subprocess.CompletedP
         "--path-output",
         str(out),
     ]
-    command += ["--all", *STRICT] if strict else []
+    under_way = out / "_build" / UNDER_WAY
+    command += STRICT if strict else ()
+    command += ["--all"] if strict or under_way.is_file() else []
+    write_atomic(under_way, "")
     environment = os.environ | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, check=False
@@ -81,6 +110,7 @@ def build(source: Path, out: Path, strict: bool = True) -> subprocess.CompletedP
     finishing.finish(html)
     if html.is_dir():
         feed.write(html, source / "CHANGELOG.md")
+    under_way.unlink(missing_ok=True)
     return done
 
 
@@ -131,8 +161,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT, help="the HTML goes to OUT/_build/html")
     parser.add_argument("--strict", action="store_true", help="build everything anew; a warning is an error")
     options = parser.parse_args(argv)
-    source = stage(options.out / "_build" / "stage", overlay=options.overlay)
-    result = build(source, options.out, options.strict)
+    try:
+        result = make(options.out, overlay=options.overlay, strict=options.strict)
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return 1
     if result.returncode:
         print(result.stdout)
         print("the book was not built: see the messages above")

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import feed
 
+from icstn.files import write_atomic
+
 #: A picture in an ``img`` of at least so many characters becomes a file.
 INLINE = 4000
 PICTURE = re.compile(
@@ -38,7 +40,7 @@ def finish(html: Path) -> None:
             old = page.read_text(encoding="utf-8")
             new = finished(old, page, html)
             if new != old:
-                page.write_text(new, encoding="utf-8")
+                write_atomic(page, new)
     (html / "_static" / "scripts" / "fontawesome.js").unlink(missing_ok=True)
 
 
@@ -60,7 +62,7 @@ def _extracted(match: re.Match[str], page: Path, html: Path) -> str:
     file = html / "_images" / f"{hashlib.sha256(content).hexdigest()[:20]}.{ending}"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+        write_atomic(file, content)
     address = Path(os.path.relpath(file, page.parent)).as_posix()
     return f'<img loading="lazy"{match["before"]}{_size(content, match["before"])}src="{address}"'
 

@@ -93,8 +93,7 @@ def within(text: str, found: Estimate, margin: float, cells: Sequence[Cell] = ()
     verdict: Verdict = "holds" if sides == {"holds"} else "undecided"
     if "does not hold" in sides:
         verdict = "does not hold"
-    sides_p = (found.p_value(margin), found.p_value(-margin))
-    p = min(sides_p) if verdict == "does not hold" else max(sides_p)
+    p = max(found.p_value(margin), found.p_value(-margin))  # the nearer side decides, inside and outside
     least = max(abs(found.low), abs(found.high))
     shown = f"{_shown(text, found)}; our margin ±{margin:g} (within any above {least:.2f})"
     side = margin if found.value > 0 else -margin

@@ -26,6 +26,8 @@ from cycler import cycler
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
+from icstn.files import write_atomic
+
 Mode = Literal["light", "dark"]
 
 
@@ -176,13 +178,11 @@ class FigurePair:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write ``<name>_<mode>.svg`` and ``.png``; returns the four paths."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for kind, files in (("svg", self.svg), ("png", self.png)):
             for mode, data in files.items():
-                paths.append(folder / f"{self.name}_{mode}.{kind}")
-                paths[-1].write_bytes(data)
+                paths.append(Path(folder) / f"{self.name}_{mode}.{kind}")
+                write_atomic(paths[-1], data)
         return paths
 
     def html(self) -> str:

@@ -99,10 +99,10 @@ def _begin_worker(devices: multiprocessing.SimpleQueue[str]) -> None:
     """Take a device. Ctrl-C is the parent's business: it stops the pool. None outlives its parent."""
     os.environ[_DEVICE] = devices.get()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Wait for the parent's end, which a SIGKILL announces to nobody, and end at once."""
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()

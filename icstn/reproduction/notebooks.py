@@ -7,12 +7,16 @@ import json
 import multiprocessing
 import os
 import signal
+import tempfile
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from icstn.experiments.execution import cores
+from icstn.experiments.local import end_with_parent
 from icstn.experiments.records import Records
+from icstn.files import check_place, write_atomic
 from icstn.reproduction.catalogue import ReproductionError
 from icstn.reproduction.comparison import side_by_side
 from icstn.reproduction.plans import Job
@@ -35,9 +39,10 @@ def execute(jobs: Sequence[Job], target: Path, records: Records, workers: int = 
 
     Raises:
         ReproductionError: a notebook failed; the message holds its own error.
+        StorageError: an executed notebook can't be written.
     """
     target = target.resolve()
-    target.mkdir(parents=True, exist_ok=True)
+    check_place(target, "--output")
     paths = [target / f"{job.name}.ipynb" for job in jobs]
     keys = [_key(job, records) for job in jobs]
     stale = [
@@ -50,7 +55,7 @@ def execute(jobs: Sequence[Job], target: Path, records: Records, workers: int = 
 
 def _execute_all(jobs: Sequence[tuple[Job, Path, str]], records: Records, workers: int) -> None:
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _leave_interrupts) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin) as pool:
         try:
             for task in [pool.submit(_execute, *job, records) for job in jobs]:
                 task.result()
@@ -61,22 +66,35 @@ def _execute_all(jobs: Sequence[tuple[Job, Path, str]], records: Records, worker
             raise
 
 
-def _leave_interrupts() -> None:
-    """Ctrl-C is the parent's business."""
+def _begin() -> None:
+    """Ctrl-C is the parent's business; none outlives its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _execute(job: Job, path: Path, key: str, records: Records) -> None:
     """Execute one notebook, in a process that does nothing else: papermill changes the working directory."""
     import nbformat
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with tempfile.TemporaryDirectory() as scratch:
+        under_way = Path(scratch) / path.name
+        _run(job, under_way, path)
+        done = nbformat.read(under_way, 4)
+    facts = {"key": key, "about": job.about, "stand_in": job.data.stand_in}
+    done.metadata["icstn"] = facts | {"comparison": side_by_side(job, records)}
+    write_atomic(path, nbformat.writes(done) + "\n")
+
+
+def _run(job: Job, under_way: Path, path: Path) -> None:
+    """Papermill writes after each cell, so a killed process leaves half a notebook: not where it counts."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         papermill.execute_notebook(
             str(job.notebook),
-            str(path),
+            str(under_way),
             parameters=dict(job.parameters),
             kernel_name="python3",
             cwd=str(job.notebook.parent),
@@ -84,14 +102,11 @@ def _execute(job: Job, path: Path, key: str, records: Records) -> None:
             extra_arguments=QUIET,
         )
     except PapermillExecutionError as error:
+        write_atomic(path, under_way.read_bytes())
         raise ReproductionError(
             f"{job.name} failed in its cell {error.exec_count}: {error.ename}: {error.evalue}; "
             f"the notebook as far as it came is {path}"
         ) from None
-    done = nbformat.read(path, 4)
-    facts = {"key": key, "about": job.about, "stand_in": job.data.stand_in}
-    done.metadata["icstn"] = facts | {"comparison": side_by_side(job, records)}
-    nbformat.write(done, path)
 
 
 def _kept_key(path: Path) -> str:

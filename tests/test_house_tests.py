@@ -1,0 +1,63 @@
+"""The tests themselves: a skipped one says what would run it, and their order may be any."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFTEST = Path(__file__).with_name("conftest.py")
+SKIPS = """
+import pytest
+
+@pytest.mark.parametrize("reason", ["not today", "to run it, install Chromium"])
+def test_called(reason):
+    pytest.skip(reason)
+
+@pytest.mark.skipif(True, reason="because")
+def test_marked():
+    pass
+
+def test_imported():
+    pytest.importorskip("no_such_module")
+
+@pytest.mark.long
+def test_long():
+    pass
+"""
+
+
+def collected(folder: Path, *options: str) -> str:
+    """What pytest says of the tests in a folder that has this project's conftest."""
+    (folder / "tests").mkdir(exist_ok=True)
+    (folder / "tests" / "conftest.py").write_text(CONFTEST.read_text())
+    (folder / "tests" / "typecheck.py").write_text(CONFTEST.with_name("typecheck.py").read_text())
+    settings = "[pytest]\nmarkers =\n  slow: x\n  long: x\n  xdist_group: x\n  timeout: x\n"
+    (folder / "pytest.ini").write_text(settings)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, str(folder / "tests")]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.slow
+def test_a_skipped_test_says_what_would_run_it(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_some.py").write_text(SKIPS)
+    told = collected(tmp_path, "-q", "-rfE")
+    assert "1 failed, 3 skipped, 1 error" in told  # a mark is looked at before the test
+    assert told.count("skipped without a word on what would run it") == 2
+    assert "not today" in told
+    assert "because" in told
+
+
+def test_the_order_is_drawn_from_a_seed() -> None:
+    from conftest import shuffled
+
+    tests = [(f"test_{file}.py", f"test_{file}.py::test_{n}") for file in "abc" for n in range(9)]
+    first, second = shuffled(tests, 1), shuffled(tests, 2)
+    assert sorted(first) == sorted(tests)
+    assert first == shuffled(tests[::-1], 1) != second
+    changes = [a for a, b in itertools.pairwise(first) if a[0] != b[0]]
+    assert len(changes) == 2, "files stay together"
