@@ -90,7 +90,8 @@ def _main(
 @_plain_errors()
 def reproduce(
     exhibits: Annotated[
-        list[str] | None, typer.Argument(help="table_1 … table_3, figure_1 … figure_11; all by default.")
+        list[str] | None,
+        typer.Argument(help="table_1 … table_3, figure_1 … figure_11, two_images; all by default."),
     ] = None,
     preset: Preset = "quick",
     device: Device = "auto",
@@ -134,7 +135,8 @@ def reproduce(
 @_plain_errors()
 def train(
     experiment: Annotated[
-        str, typer.Argument(help="table_1 (planar), table_2 (MNIST), table_3 (GTSRB) or baselines.")
+        str,
+        typer.Argument(help="table_1 (planar), table_2 (MNIST), table_3 (GTSRB), baselines, two_images …"),
     ],
     model: Annotated[
         list[str] | None, typer.Option("--model", "-m", help="Only this row, such as 'IC-STN-4(a)'.")

@@ -92,7 +92,7 @@ def test_and_would_be_noticed(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_experiments_are_told_apart_in_one_file(path: Path) -> None:
     """No ``spec.experiment == "table_1"``: what differs is a value of the experiment."""
-    names = {"table_1", "table_2", "table_3", "baselines"}
+    names = {"table_1", "table_2", "table_3", "baselines", "two_images", "two_images_classical"}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]

@@ -95,7 +95,7 @@ class TestTables:
         ]
 
     def test_no_rendered_table_is_forgotten(self, root: Path) -> None:
-        rendered = {path.stem for path in (root / "figures" / "rendered").glob("table_*.md")}
+        rendered = {path.stem for path in (root / "figures" / "rendered").glob("*.md")}
         assert {t for exhibit in reproduction.EXHIBITS.values() for t in exhibit.tables} == rendered
 
 

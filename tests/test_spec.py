@@ -66,6 +66,7 @@ class TestIdentity:
         others |= {"architecture": "FC(10)", "experiment": "table_3"}
         others |= {"tested_on": "validation", "weight_decay": 0.1, "average": 0.9, "appearance": 0.5}
         others |= {"sigma_trained": 1.0, "resolution": 24}
+        others |= {"supervision": "each"}
         assert set(others) == {f.name for f in dataclasses.fields(Spec)}
         digests = {replace(SPEC, **{name: value}).digest for name, value in others.items()}
         assert len(digests | {SPEC.digest}) == len(others) + 1
@@ -97,6 +98,7 @@ class TestIdentity:
         ("clip", -1.0, "clip is at least 0"),
         ("average", 1.0, "average is a decay below 1, not 1.0"),
         ("tested_on", "train", "unknown tested_on 'train': choose from test, validation"),
+        ("supervision", "first", "unknown supervision 'first': choose from last, each"),
         ("restarts", -1, "restarts is at least 0"),
         ("test_items", -1, "test_items is at least 0"),
         ("test_draws", 0, "test_draws is at least 1, not 0"),
@@ -130,8 +132,8 @@ def test_a_baseline_has_no_learning_rate() -> None:
 
 def test_what_differs_between_experiments_is_the_papers() -> None:
     names = ["table_1", "table_2", "table_3", "cascades", "tolerance", "baselines"]
-    assert list(EXPERIMENTS) == names
-    one, two, three, cascades, tolerance, beside = EXPERIMENTS.values()
+    assert list(EXPERIMENTS) == [*names, "two_images", "two_images_classical"]
+    one, two, three, cascades, tolerance, beside, pairs, pairs_beside = EXPERIMENTS.values()
     assert one.printed["IC-STN-4", 5.0] == paper.TABLE_1["IC-STN-4"][1] == 0.481
     assert two.printed["IC-STN-4(b)", 3.5] == 1.703
     assert three.printed["CNN", 3.5] == 8.287
@@ -142,6 +144,9 @@ def test_what_differs_between_experiments_is_the_papers() -> None:
     assert not cascades.printed
     assert not cascades.classical
     assert not tolerance.printed
+    assert [e.classical for e in (pairs, pairs_beside)] == [False, True]
+    assert pairs.trials == pairs_beside.trials
+    assert not pairs.printed
 
 
 def test_a_variation_is_not_the_tables_own() -> None:

@@ -27,6 +27,15 @@ PHOTOGRAPHS = {
     "camera": ("camera.png", "Photographer, Lav Varshney, CC0"),
     "coffee": ("coffee.png", "Coffee cup, Rachel Michetti, CC0"),
     "rocket": ("rocket.jpg", "Falcon 9, SpaceX, public domain"),
+    "brick": ("brick.png", "Brick wall, CC0Textures, CC0"),
+    "coins": ("coins.png", "Greek coins, Brooklyn Museum, no known restrictions"),
+    "grass": ("grass.png", "Grass, linolafett, CC0"),
+    "gravel": ("gravel.png", "Gravel, CC0Textures, CC0"),
+    "hubble": ("hubble_deep_field.jpg", "eXtreme Deep Field, NASA, public domain"),
+    "ihc": ("ihc.png", "Stained tissue, CMMI, no known restrictions"),
+    "moon": ("moon.png", "Surface of the moon, no known restrictions"),
+    "motorcycle": ("motorcycle_left.png", "Middlebury stereo 2014, Scharstein et al."),
+    "retina": ("retina.jpg", "Retina, Mikael Häggström, CC0"),
 }
 CAFFE_CAT = "caffe-cat"
 CAFFE_CAT_FILE = "caffe-cat.jpg"
@@ -61,7 +70,7 @@ def photograph(
     """A photograph as ``(1, 3, H, W)`` float32 in [0, 1], or ``(1, 1, H, W)`` in gray.
 
     Args:
-        name_or_path: ``"chelsea"``, ``"astronaut"``, ``"camera"``, ``"coffee"`` or ``"rocket"``, which come
+        name_or_path: ``"chelsea"``, ``"astronaut"`` or another name of :data:`PHOTOGRAPHS`, which come
             inside scikit-image; ``"caffe-cat"``, the image of the paper, downloaded
             once from Caffe's repository; or the path of an image file (upright as its EXIF tag says,
             transparent pixels on black).

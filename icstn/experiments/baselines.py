@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -66,13 +66,27 @@ class Method(NamedTuple):
     weights: dict[str, Tensor]
 
 
-def run(spec: BaselineSpec, records: Records, task: Planar) -> Record:
-    """Fit a method, test it on the trials of Table 1, and save its Record."""
+def run(
+    spec: BaselineSpec,
+    records: Records,
+    task: Any,
+    methods: Mapping[str, Callable[[BaselineSpec, Any], Method]] | None = None,
+    test: Callable[[Method, Any], Evaluation] | None = None,
+) -> Record:
+    """Fit a method, test it on the trials of Table 1 unless told otherwise, and save its Record.
+
+    Args:
+        spec: the method.
+        records: where its Record goes.
+        task: the trials, of the kind that the methods expect.
+        methods: how each method is made ready, :data:`METHODS` by default.
+        test: measures a method, :func:`evaluate` by default.
+    """
     facts = gathered(task.device) | {"seed": spec.seed, "started": now(), "data": task.data}
     before = time.monotonic()
-    method = METHODS[spec.model](spec, task)
+    method = (methods or METHODS)[spec.model](spec, task)
     fitted = time.monotonic()
-    metrics, outcomes, *_ = evaluate(method, task)
+    metrics, outcomes, *_ = (test or evaluate)(method, task)
     facts |= {"training_seconds": fitted - before, "test_seconds": time.monotonic() - fitted}
     facts |= {"steps": spec.steps, "draws": spec.steps * spec.samples, "restarts": 0}
     weights = {name: w.detach().cpu() for name, w in method.weights.items()}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from icstn.experiments import paper
 
-Kind = Literal["planar", "classification"]
+Kind = Literal["planar", "classification", "pairs"]
 
 #: Classical methods that stand beside Table 1, and what each does, in a word.
 BASELINES: dict[str, str] = {
@@ -37,6 +37,15 @@ TOLERANT: dict[str, str] = {
     "CNN-16x": "conv(3×3,12)-conv(3×3,24)-P-conv(3×3,36)-conv(3×3,48)-FC(192)-FC(10)",
 }
 
+#: Those that align pairs of images, beside the networks of ``two_images``.
+PAIR_BASELINES: dict[str, str] = {
+    "coarse-to-fine": "second-order steps on an image pyramid, IC on the finest level",
+    "ECC": "OpenCV's enhanced correlation coefficient, one scale",
+    "multi-scale-ECC": "the same on an image pyramid",
+}
+
+_PAIRED = "FC(96)-FC(8)"
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -45,14 +54,16 @@ class Experiment:
     Attributes:
         name: identifier, such as ``table_2``.
         title: for people, such as ``Table 2, MNIST``.
-        kind: what is tested: alignment of one photograph (``planar``) or ``classification``.
+        kind: what is tested: alignment of one photograph (``planar``), of ``pairs``, or ``classification``.
         unit, digits: of its test error, and how many decimals are printed.
-        sigmas: sizes of the perturbation in pixels; more than one makes them columns.
+        sigmas: sizes of the perturbation in pixels; more than one makes them columns. Of pairs the largest,
+            below which networks are trained, and methods tested, at several.
         rows: model → architecture in the notation of :mod:`icstn.networks`, or a method in words.
         printed: the paper's test errors by model and σ; empty where the paper has none.
-        data: the photograph, ``mnist`` or ``gtsrb``.
+        data: the photograph, ``mnist``, ``gtsrb``, or ``photographs`` for several.
         trials: name of the experiment whose test perturbations it meets.
         fields: fields of its Specs, whatever the preset.
+        classical: whether its rows are classical methods, which a :class:`BaselineSpec` describes.
     """
 
     name: str
@@ -66,11 +77,7 @@ class Experiment:
     data: str
     trials: str
     fields: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def classical(self) -> bool:
-        """Whether its rows are classical methods, which a :class:`BaselineSpec` describes."""
-        return self.kind == "planar" and self.rows.keys() <= BASELINES.keys()
+    classical: bool = False
 
     @property
     def by_sigma(self) -> bool:
@@ -101,6 +108,24 @@ def _classification(
     )
 
 
+def _pairs(name: str, title: str, rows: Mapping[str, str], fields: Mapping[str, Any] | None) -> Experiment:
+    """Networks with further fields of their Specs, or classical methods."""
+    return Experiment(
+        name=name,
+        title=title,
+        kind="pairs",
+        unit="px",
+        digits=2,
+        sigmas=(6.0,),
+        rows=rows,
+        printed={},
+        data="photographs",
+        trials="two_images",
+        fields={"warp": "homography", **(fields or {})},
+        classical=fields is None,
+    )
+
+
 #: What a run on a folder of one's own images has for an experiment; it stands in no table.
 FOLDER = "folder"
 
@@ -126,7 +151,7 @@ def folder_experiment(name: str, sigma: float) -> Experiment:
     )
 
 
-#: All experiments, in the paper's order: its tables, and classical methods on Table 1's trials.
+#: All experiments: the paper's tables in its order, classical methods on Table 1's trials, pairs of images.
 EXPERIMENTS: dict[str, Experiment] = {
     e.name: e
     for e in (
@@ -199,6 +224,19 @@ EXPERIMENTS: dict[str, Experiment] = {
             data="chelsea",
             trials="table_1",
             fields={"warp": "affine", "image": "chelsea"},
+            classical=True,
         ),
+        _pairs(
+            "two_images",
+            "Two images in",
+            {
+                "one-shot": f"[{_PAIRED}]×1",
+                "IC-STN-2": f"[{_PAIRED}]×2",
+                "IC-STN-4": f"[{_PAIRED}]×4",
+                "c-STN-4": f"[{_PAIRED}]×4",
+            },
+            {"std_predictor": 0.07, "supervision": "each"},
+        ),
+        _pairs("two_images_classical", "Two images in, classical methods", PAIR_BASELINES, None),
     )
 }

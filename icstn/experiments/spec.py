@@ -24,6 +24,7 @@ OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "cosine")
 SIDES = ("image", "template")
 SPLITS = ("test", "validation")
+SUPERVISIONS = ("last", "each")
 
 #: Largest seed, and largest number of anything that is counted.
 MOST_SEED, MOST = 2**63 - 1, 2**31 - 1
@@ -169,6 +170,7 @@ class Spec(RunSpec):
         appearance: strength of :mod:`icstn.experiments.augmentation`, 0 for none.
         resolution: side in pixels that images are reduced to and brought back from; 0 for as they are.
         sigma_trained: noise of the training draws in pixels; -1 for that of the test, ``sigma``.
+        supervision: of pairs, the warp whose error is the loss: the ``last``, or ``each``, later ones more.
     """
 
     architecture: str
@@ -190,6 +192,7 @@ class Spec(RunSpec):
     appearance: float = 0.0
     sigma_trained: float = -1.0
     resolution: int = 0
+    supervision: str = "last"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -203,6 +206,7 @@ class Spec(RunSpec):
         self._one_of("tested_on", SPLITS)
         if self.sigma_trained != -1:
             self._at_least(0, "sigma_trained")
+        self._one_of("supervision", SUPERVISIONS)
         if self.average >= 1:
             raise SpecError(f"average is a decay below 1, not {self.average!r}")
         if self.weight_decay and self.optimizer != "adam":
@@ -254,7 +258,7 @@ class FolderSpec(Spec):
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineSpec(RunSpec):
-    """A classical method on the trials of Table 1, see :mod:`icstn.experiments.baselines`.
+    """A classical method on the trials of Table 1 or of pairs, see :mod:`icstn.experiments.baselines`.
 
     Attributes:
         steps: most steps of an iteration, or stages of a cascade.

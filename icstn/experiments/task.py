@@ -26,7 +26,11 @@ BLOCK = 100
 
 
 class Batch(NamedTuple):
-    """One training or test batch: images, initial warps, and labels (empty for planar alignment)."""
+    """One training or test batch: images, initial warps, and labels.
+
+    For planar alignment, whose true warp is the identity, the labels are empty; for pairs of images they are
+    the true warps.
+    """
 
     image: Tensor
     p: Tensor

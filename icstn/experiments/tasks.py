@@ -13,6 +13,7 @@ from icstn.experiments.execution import DataOptions
 from icstn.experiments.planar import Planar
 from icstn.experiments.spec import FolderSpec, RunSpec, Spec
 from icstn.experiments.task import Task
+from icstn.experiments.two_images import TwoImages
 from icstn.sampling import Frame
 
 Split = Literal["train", "test"]
@@ -60,6 +61,8 @@ def make_task(spec: RunSpec, data: DataOptions, device: torch.device | str) -> T
         return folder_task(spec, data, device)
     if spec.about.kind == "planar":
         return planar_task(spec, device)
+    if spec.about.kind == "pairs":
+        return TwoImages(spec, device)
     assert isinstance(spec, Spec)
     place = placed(spec)
     if spec.about.data == "mnist":

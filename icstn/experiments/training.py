@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from icstn.experiments import baselines
+from icstn.experiments import baselines, two_images_classical
 from icstn.experiments.capture import Step, captured, compiled, pick_mode
 from icstn.experiments.checkpoints import load_checkpoint, save_checkpoint
 from icstn.experiments.execution import Execution, pick_device
@@ -32,6 +32,7 @@ from icstn.experiments.records import Record, Records
 from icstn.experiments.spec import BaselineSpec, RunSpec, Spec, learning_rate
 from icstn.experiments.task import BLOCK, Evaluation, Task
 from icstn.experiments.tasks import make_task
+from icstn.experiments.two_images import TwoImages
 from icstn.files import StorageError
 
 #: A run whose mean loss over a block is this many times the loss it began with has diverged.
@@ -124,6 +125,8 @@ def train(
             return found
         task = make_task(spec, execution.data, pick_device(execution.device))
         if isinstance(spec, BaselineSpec):
+            if isinstance(task, TwoImages):
+                return two_images_classical.run(spec, records, task)
             assert isinstance(task, Planar)
             return baselines.run(spec, records, task)
         assert isinstance(spec, Spec)

@@ -72,6 +72,12 @@ EXHIBITS: dict[str, Exhibit] = {
     ),
     "figure_10": Exhibit("Sample alignments on GTSRB", "table_3", ("STN", "IC-STN-4")),
     "figure_11": Exhibit("Mean aligned traffic signs", "table_3", ("STN", "c-STN-1", "IC-STN-2", "IC-STN-4")),
+    "two_images": Exhibit(
+        "Two images in: success against σ, beyond the paper",
+        "two_images",
+        beside="two_images_classical",
+        tables=("two_images", "two_images_success"),
+    ),
 }
 
 

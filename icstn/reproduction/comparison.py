@@ -19,11 +19,11 @@ def side_by_side(job: Job, records: Records) -> str:
     """The paper's numbers, the published ones and those of these runs, side by side, in Markdown.
 
     Args:
-        job: an exhibit that has been made; one that is no table gives an empty text.
+        job: an exhibit that has been made; one that is no table of the paper gives an empty text.
         records: where its Records are.
     """
     published = job.notebook.parent / "rendered" / f"{job.name}.csv"
-    if job.name not in EXPERIMENTS or not published.is_file():
+    if job.name not in EXPERIMENTS or not EXPERIMENTS[job.name].printed or not published.is_file():
         return ""
     about, theirs = EXPERIMENTS[job.name], _published(published, job.name)
     own = _own(job.specs, records.stand_in() if job.data.stand_in else records, about.digits)

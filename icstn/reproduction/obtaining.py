@@ -27,7 +27,7 @@ def obtain(
     """The Records that an exhibit shows; what is missing is trained first, with a progress bar.
 
     Args:
-        experiment: ``table_1``, ``table_2``, ``table_3`` or ``baselines``.
+        experiment: one of :data:`icstn.experiments.EXPERIMENTS`, such as ``table_1`` or ``baselines``.
         models: only these rows.
         preset, device, data, records: the notebook's parameters.
         seeds: see :func:`seed_list`.
