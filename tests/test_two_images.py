@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -321,6 +322,14 @@ class TestEvidence:
         for rate, p in zip(found["IC-STN-4, 12 steps"], share.tolist(), strict=True):
             assert rate.value == pytest.approx(100 * p)
             assert rate.error == pytest.approx(100 * (p * (1 - p) / 300) ** 0.5)
+
+    def test_a_sentence_says_what_was_found(self) -> None:
+        models = {"one-shot": 8.0, "IC-STN-4": 4.0, "coarse-to-fine": 6.0}
+        runs = [made(model, self.outcomes(scale)) for model, scale in models.items()]
+        text = exhibits.finding(runs)
+        shares = [100 * (self.outcomes(s)[2] < 3).double().mean().item() for s in models.values()]
+        assert [int(word) for word in re.findall(r"(\d+) %", text)] == [round(share) for share in shares]
+        assert exhibits.finding(runs[1:]).endswith("no finished run of one-shot.")
 
     def test_pictures_show_boxes_where_they_are(self) -> None:
         square = np.array([[2.0, 3], [8, 3], [8, 9], [2, 9]])

@@ -52,6 +52,24 @@ def panels(records: Iterable[Record], beyond: int = 12) -> dict[str, dict[str, l
     return found
 
 
+def finding(records: Iterable[Record], sigma: float = 3.0) -> str:
+    """What the exhibit shows, in one sentence made from its numbers.
+
+    Args:
+        records: as of :func:`two_images`.
+        sigma: one of those that were tested.
+    """
+    models, at = by_model(records), SIGMAS.index(sigma)
+    wanted = ("one-shot", "IC-STN-4", "coarse-to-fine")
+    if missing := [m for m in wanted if m not in models]:
+        return f"Nothing can be said yet: there is no finished run of {', '.join(missing)}."
+    one, four, classical = (f"{rates(models[m], FOUND)[at].value:.0f} %" for m in wanted)
+    return (
+        f"At σ = {sigma:g} px one look at two images brings {one} of the trials within {FOUND:g} pixels, the "
+        f"same network applied four times {four}, and the classical aligner {classical}."
+    )
+
+
 def two_images(records: Iterable[Record]) -> Table:
     """Mean and median corner error in pixels at each σ.
 
