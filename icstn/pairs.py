@@ -74,7 +74,7 @@ class Standardized(nn.Module):
         return x / (x.square().mean((2, 3), keepdim=True) + 1e-6).sqrt()
 
 
-class Scale(NamedTuple):
+class Reach(NamedTuple):
     """One scale of a :class:`Correlation`.
 
     Attributes:
@@ -107,7 +107,7 @@ class Correlation(nn.Module):
     """
 
     def __init__(
-        self, size: int = 32, scales: Sequence[Scale] = (Scale(4, 3), Scale(2, 2), Scale(1, 1))
+        self, size: int = 32, scales: Sequence[Reach] = (Reach(4, 3), Reach(2, 2), Reach(1, 1))
     ) -> None:
         super().__init__()
         if any(size % (4 * scale.shrink) for scale in scales):
@@ -124,7 +124,7 @@ class Correlation(nn.Module):
         parts = zip(self.scales, self.sharpness.exp(), strict=True)
         return torch.cat([(sharp * self.correlations(x, scale)).softmax(1) for scale, sharp in parts], 1)
 
-    def correlations(self, x: Tensor, scale: Scale) -> Tensor:
+    def correlations(self, x: Tensor, scale: Reach) -> Tensor:
         """At one scale, ``(batch, (2·reach + 1)², 3, 3)``, displacements row by row."""
         x = F.avg_pool2d(x, scale.shrink)
         x = self.standardized(x - F.avg_pool2d(x, 5, 1, 2, count_include_pad=False))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from icstn.datasets import images, pairs
 from icstn.datasets.pairs import SPLITS, Windows
-from icstn.pairs import Correlation, FourPoint, PairCSTN, PairICSTN, Scale, Standardized
+from icstn.pairs import Correlation, FourPoint, PairCSTN, PairICSTN, Reach, Standardized
 from icstn.sampling import Frame, sample
 from icstn.warps import corners, homography
 
@@ -104,7 +104,7 @@ class TestCorrelation:
                         expected[(dy + reach) * 5 + dx + reach, i, j] = part
         chances = np.exp(15 * expected) / np.exp(15 * expected).sum(0)
         x = torch.rand(2, 16, 16, generator=seed()).double()[None]
-        compare = Correlation(16, (Scale(2, reach),))
+        compare = Correlation(16, (Reach(2, reach),))
         assert compare.shape == (25, 3, 3)
         found = compare.double()(x)[0].detach().numpy()
         np.testing.assert_allclose(found, chances, rtol=1e-4)

@@ -54,7 +54,7 @@ class Pairs(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Level:
+class Reduced:
     """A photograph at one size, and where a window may be cut.
 
     Attributes:
@@ -121,7 +121,7 @@ class Windows:
 
 
 @lru_cache(maxsize=8)
-def _levels(split: str, size: int, template: int) -> tuple[Level, ...]:
+def _levels(split: str, size: int, template: int) -> tuple[Reduced, ...]:
     found = []
     for number, name in enumerate(SPLITS[split]):
         whole = photograph(name, gray=True)
@@ -129,7 +129,7 @@ def _levels(split: str, size: int, template: int) -> tuple[Level, ...]:
             if size + 2 <= side <= min(whole.shape[-2:]):
                 pixels = shrunk(whole, side)[0, 0]
                 places = textured(pixels, size + 2, template)
-                found += [Level(pixels, places, number)] if len(places) else []
+                found += [Reduced(pixels, places, number)] if len(places) else []
     return tuple(found)
 
 

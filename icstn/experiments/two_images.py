@@ -48,7 +48,7 @@ BEYOND = 12
 CHUNK = 250
 
 
-class Trials(NamedTuple):
+class PairTrials(NamedTuple):
     """What every method of the experiment meets.
 
     Attributes:
@@ -166,12 +166,12 @@ class TwoImages(Task):
         error = corner_error(self.warp, p, truth) / self.frame.pixel
         return torch.where(error < TEMPLATE, error, TEMPLATE)
 
-    def trials(self) -> Trials:
+    def trials(self) -> PairTrials:
         """The test's pairs and noise: they depend on the split alone."""
         n = self.spec.test_items or 1000
         generator = seeded(self.tested_on, self.spec.about.trials)
         pairs = Windows(self.tested_on, SIZE, TEMPLATE).pairs(n, generator=generator)
-        return Trials(pairs, corner_noise(n, 1.0, generator=generator))
+        return PairTrials(pairs, corner_noise(n, 1.0, generator=generator))
 
     @torch.no_grad()
     def evaluate(self, model: Model) -> Evaluation:
@@ -182,7 +182,7 @@ class TwoImages(Task):
         errors = torch.stack([self.curve(model, trials, sigma, most) for sigma in SIGMAS], 1)
         return self.evaluation(errors, n)
 
-    def curve(self, model: Model, trials: Trials, sigma: float, most: int) -> Tensor:
+    def curve(self, model: Model, trials: PairTrials, sigma: float, most: int) -> Tensor:
         """Errors before the first and after each warp operation, ``(most + 1, items)``."""
         batch = self.batch(trials.pairs, self.moved(sigma * trials.noise))
         parts = []
