@@ -440,3 +440,11 @@ class TestFamiliesOfOnesOwn:
     def test_generators_are_checked(self, entries: tuple) -> None:
         with pytest.raises(ValueError, match=r"'mine' must be independent and leave M\[2, 2\] alone"):
             Warp("mine", entries)
+
+
+@pytest.mark.parametrize(("singular", "shown"), [(8, "7 of"), (9, "7, … of")])
+def test_eight_items_are_named_and_more_are_hinted_at(singular: int, shown: str) -> None:
+    p = torch.zeros(12, 6)
+    p[:singular, 0] = p[:singular, 4] = -1.0
+    with pytest.raises(SingularWarpError, match=f"item 0, 1, 2, 3, 4, 5, 6, {shown} 12"):
+        affine.inverse(p)

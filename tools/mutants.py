@@ -72,7 +72,10 @@ PARTS = {
     ),
     "evidence": Part(
         ("icstn/evidence/**/*.py",),
-        _names("estimates alignment comparison claims trace published_measures exhibits_tables"),
+        _names(
+            "golden_verdicts golden_evidence estimates alignment comparison claims trace published_measures"
+            " exhibits_tables"
+        ),
     ),
     "transformers": Part(
         (
@@ -86,11 +89,11 @@ PARTS = {
     ),
     "classical": Part(
         ("icstn/classical/*.py",),
-        _names("lucas_kanade lean features regression golden_classical tracking baselines"),
+        _names("features lean golden_classical lucas_kanade regression tracking baselines"),
     ),
     "datasets": Part(
         ("icstn/datasets/*.py",),
-        _names("datasets datasets_splits datasets_mnist datasets_gtsrb golden_training wheel"),
+        _names("datasets_splits datasets datasets_mnist datasets_gtsrb bad_files golden_training wheel"),
     ),
 }
 
