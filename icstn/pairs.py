@@ -1,7 +1,7 @@
 """Two images in: compositional transformers whose predictor sees the warped image beside the template.
 
     compare = Correlation()
-    predictor = nn.Sequential(compare, build("FC(96)-FC(8)", *compare.shape), FourPoint())
+    predictor = nn.Sequential(compare, build("FC(96)-FC(8)", 83, 3, 3), FourPoint())
     aligner = PairICSTN(predictor, n=4, frame=Frame.crop(88, 88, 32, 32))
     warps = aligner(torch.cat((image, reference), 1), return_warps=True).warps
 
