@@ -252,7 +252,7 @@ def look(context: Any, address: str, name: str, source: str = "") -> Sight:
         hidden -= page.evaluate(SHOWN, f".only-{scheme}")
         sight.wrong_theme[scheme] = hidden + page.evaluate(SHOWN, f".only-{other}")
         if source:
-            sight.barriers[scheme] = axe.violations(page, source)
+            sight.barriers[scheme] = axe.violations(page, source, of_a_theme=scheme == "dark")
     page.set_viewport_size(NARROW)
     sight.cut_off = page.evaluate(CUT_OFF)
     page.set_viewport_size(PHONE)
@@ -270,6 +270,7 @@ def weigh(loaded: set[str], folder: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.browser
+@pytest.mark.timeout(1800)
 class TestInBrowser:
     def test_pages_are_light_before_a_reader_touches_them(
         self, sights: dict[str, Sight], built: tuple[Path, str, int]
