@@ -19,6 +19,7 @@ from icstn.exhibits.theme import draw_once, plotted
 from icstn.experiments import Execution, Record, Records, Spec, cells, make_task, train, two_images
 from icstn.experiments.execution import DataOptions
 from icstn.experiments.models import Model
+from icstn.experiments.standalone import self_contained
 from icstn.experiments.two_images import SIGMAS, TwoImages
 from icstn.experiments.two_images_classical import METHODS, evaluate, template
 
@@ -251,6 +252,11 @@ def made(model: str, outcomes: Tensor, seed: int = 0) -> Record:
         "by_operations": [summary] * 2,
     }
     return Record(found, "finished", metrics | summary, {}, {"data": {}}, {"w": torch.zeros(3)}, outcomes)
+
+
+def test_a_network_of_pairs_does_not_stand_alone() -> None:
+    with pytest.raises(ValueError, match=r"two_images-ic-stn-4-.* aligns pairs of images"):
+        self_contained(made("IC-STN-4", torch.rand(6, 3)))
 
 
 class TestEvidence:

@@ -54,13 +54,15 @@ def self_contained(record: Record) -> Standalone:
     like the photograph of the training, and initial warps.
 
     Raises:
-        ValueError: the run has no network (a classical method), or diverged.
+        ValueError: the run has no network (a classical method), diverged, or is of pairs of images.
         StorageError: its weights are another network's.
     """
     spec = record.spec
     if not isinstance(spec, Spec) or record.status != "finished":
         why = "is a classical method" if not isinstance(spec, Spec) else record.status
         raise ValueError(f"{spec.key} {why}, so it left no network")
+    if spec.about.kind == "pairs":
+        raise ValueError(f"{spec.key} aligns pairs of images; such a network can't stand alone yet")
     generator = torch.Generator().manual_seed(0)
     if spec.about.kind == "planar":
         task = planar_task(spec, "cpu")
