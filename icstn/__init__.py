@@ -9,7 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from icstn.classical import Aligner, AlignmentResult, ConditionalLK, SupervisedDescent, align
+    from icstn.classical import (
+        Aligner,
+        AlignmentResult,
+        ConditionalLK,
+        SupervisedDescent,
+        Tracker,
+        align,
+        track,
+    )
     from icstn.sampling import Frame, sample
     from icstn.start import identity_start, parameter_groups
     from icstn.transformers import ICSTN, STN, Alignment, CompositionalSTN
@@ -27,6 +35,7 @@ __all__ = [
     "ConditionalLK",
     "Frame",
     "SupervisedDescent",
+    "Tracker",
     "Warp",
     "__version__",
     "affine",
@@ -36,11 +45,20 @@ __all__ = [
     "parameter_groups",
     "sample",
     "similarity",
+    "track",
     "translation",
 ]
 
 _HOMES = {
-    "icstn.classical": ("Aligner", "AlignmentResult", "ConditionalLK", "SupervisedDescent", "align"),
+    "icstn.classical": (
+        "Aligner",
+        "AlignmentResult",
+        "ConditionalLK",
+        "SupervisedDescent",
+        "Tracker",
+        "align",
+        "track",
+    ),
     "icstn.sampling": ("Frame", "sample"),
     "icstn.start": ("identity_start", "parameter_groups"),
     "icstn.transformers": ("ICSTN", "STN", "Alignment", "CompositionalSTN"),

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -364,7 +364,7 @@ def align(
     """Align pictures to one of them: aligned pictures, 3×3 matrices, a contact sheet, a film."""
     from icstn.photos import align_files
 
-    _tell(align_files(template, images, out, warp=warp, region=_box(region), mask=mask), out)
+    _tell(align_files, template, images, out, warp, region, mask)
 
 
 @app.command()
@@ -380,7 +380,7 @@ def track(
     """Follow a template through the frames of a film, and say where it is lost."""
     from icstn.photos import track_files
 
-    _tell(track_files(template, frames, out, warp=warp, region=_box(region), mask=mask), out)
+    _tell(track_files, template, frames, out, warp, region, mask)
 
 
 def _box(region: str | None) -> tuple[int, int, int, int] | None:
@@ -393,8 +393,17 @@ def _box(region: str | None) -> tuple[int, int, int, int] | None:
     return left, top, right, bottom
 
 
-def _tell(rows: list[Any], out: Path) -> None:
-    """What failed, one sentence each; exit status 1 if anything did."""
+def _tell(
+    job: Callable[..., list[Any]],
+    template: Path,
+    pictures: list[Path],
+    out: Path,
+    warp: str,
+    region: str | None,
+    mask: Path | None,
+) -> None:
+    """Do it, and say what failed, one sentence each; exit status 1 if anything did."""
+    rows = job(template, pictures, out, warp=warp, region=_box(region), mask=mask)
     failed = [row for row in rows if not row.ok]
     for row in failed:
         print(f"icstn: {row.image}: {row.status}", file=sys.stderr)

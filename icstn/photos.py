@@ -94,8 +94,7 @@ def align_files(
         StorageError: the results can't be written.
     """
     reference = read(template)
-    settings: dict[str, Any] = {"region": region, "mask": None if mask is None else read(mask).convert("L")}
-    aligner = Aligner(reference.convert("L"), warp, **settings)
+    aligner = Aligner(reference.convert("L"), warp, region=region, mask=_mask(mask))
     job = _Job(out, reference)
     for path, problem in _bar(list(_files(images)), progress):
         if problem:
@@ -141,8 +140,7 @@ def track_files(
         StorageError: the results can't be written.
     """
     reference = read(template)
-    settings: dict[str, Any] = {"region": region, "mask": None if mask is None else read(mask).convert("L")}
-    tracker = Tracker(reference.convert("L"), warp, **settings)
+    tracker = Tracker(reference.convert("L"), warp, region=region, mask=_mask(mask))
     job = _Job(out, reference)
     for path, problem in _bar(list(_files(frames, FILMS)), progress):
         try:
@@ -173,6 +171,10 @@ def read(path: Path) -> Image:
         raise PhotoError(f"{path} is a folder, not a picture") from None
     except (*UNREADABLE, Image.DecompressionBombError) as error:
         raise PhotoError(f"{path} cannot be read as a picture: {error}") from None
+
+
+def _mask(path: Path | None) -> Image | None:
+    return None if path is None else read(path).convert("L")
 
 
 def _eight_bits(picture: Image) -> Image:

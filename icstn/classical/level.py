@@ -162,10 +162,8 @@ class Scale:
 
     @cached_property
     def _algebra(self) -> tuple[Tensor, Tensor, Tensor]:
-        unit = torch.eye(self.warp.dim, dtype=torch.float64)
-        eye = torch.eye(3, dtype=torch.float64).view(9)
-        g = self.warp.matrix(unit).view(-1, 9) - eye
-        return tuple(t.to(self.like) for t in (eye, g, torch.linalg.pinv(g)))  # type: ignore[return-value]
+        rows = (torch.eye(3).view(9).tolist(), self.warp.generators, self.warp.dual)
+        return tuple(torch.tensor(r, dtype=torch.float64).to(self.like) for r in rows)  # type: ignore[return-value]
 
     def _matrix(self, p: Tensor) -> Tensor:
         eye, g, _ = self._algebra
