@@ -16,6 +16,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import alignment  # noqa: E402
 import batching  # noqa: E402
 import costs  # noqa: E402
+import photographs  # noqa: E402
 import speed  # noqa: E402
 import threads  # noqa: E402
 
@@ -34,6 +35,25 @@ def test_pages_are_made_of_the_committed_measurements() -> None:
     assert threads.PAGE.read_text() == threads.markdown(turns)
     measured = json.loads((BENCHMARKS / "alignment.json").read_text())
     assert alignment.PAGE.read_text() == alignment.markdown(measured)
+    others = json.loads((BENCHMARKS / "photographs.json").read_text())
+    assert photographs.PAGE.read_text() == photographs.markdown(others)
+
+
+def test_the_library_page_shows_both_alignment_benchmarks(root: Path) -> None:
+    page = (root / "book" / "library.md").read_text()
+    for path in (alignment.PAGE, photographs.PAGE):
+        assert f"```{{include}} {path.relative_to(root / 'book')}\n```" in page
+
+
+def test_no_alignment_that_is_wrong_by_a_pixel_is_called_converged() -> None:
+    """In either benchmark, on any photograph, under light, noise, blur and cover."""
+    measured, others = (
+        json.loads((BENCHMARKS / f"{name}.json").read_text()) for name in ("alignment", "photographs")
+    )
+    assert [t["verdicts"]["wrong and not flagged"] for t in measured["tables"].values()] == [0, 0]
+    tables = [*measured["changes"].values(), *others["tables"].values()]
+    assert len(tables) == 2 + 4
+    assert all(row["wrong and silent"] == 0 for rows in tables for row in rows.values())
 
 
 def test_the_default_number_of_threads_is_the_faster_one() -> None:

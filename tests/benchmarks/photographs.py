@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def gray(name: str) -> Tensor:
     return photograph(Path(skimage.data.__file__).parent / name, gray=True)
 
 
+@cache
 def problem(name: str, trials: int, warp: str, size: int) -> Trials:
     """A photograph's trials, the same ones for every row."""
     generator = torch.Generator().manual_seed(2)
