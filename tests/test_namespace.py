@@ -12,7 +12,8 @@ import pytest
 import icstn
 
 WANTED = """ICSTN STN CompositionalSTN Alignment Frame sample Warp translation similarity affine homography
-Aligner AlignmentResult align Tracker track SupervisedDescent ConditionalLK identity_start parameter_groups __version__"""
+Aligner AlignmentResult align Tracker track SupervisedDescent ConditionalLK identity_start parameter_groups
+__version__"""
 
 
 def test_holds_what_is_promised() -> None:
