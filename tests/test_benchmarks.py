@@ -33,7 +33,7 @@ def test_pages_are_made_of_the_committed_measurements() -> None:
     assert batching.PAGE.read_text() == batching.markdown(bound)
     turns = json.loads((BENCHMARKS / "threads.json").read_text())
     assert threads.PAGE.read_text() == threads.markdown(turns)
-    measured = json.loads((BENCHMARKS / "alignment.json").read_text())
+    measured = json.loads((BENCHMARKS / "aligners.json").read_text())
     assert alignment.PAGE.read_text() == alignment.markdown(measured)
     others = json.loads((BENCHMARKS / "photographs.json").read_text())
     assert photographs.PAGE.read_text() == photographs.markdown(others)
@@ -48,7 +48,7 @@ def test_the_library_page_shows_both_alignment_benchmarks(root: Path) -> None:
 def test_no_alignment_that_is_wrong_by_a_pixel_is_called_converged() -> None:
     """In either benchmark, on any photograph, under light, noise, blur and cover."""
     measured, others = (
-        json.loads((BENCHMARKS / f"{name}.json").read_text()) for name in ("alignment", "photographs")
+        json.loads((BENCHMARKS / f"{name}.json").read_text()) for name in ("aligners", "photographs")
     )
     assert [t["verdicts"]["wrong and not flagged"] for t in measured["tables"].values()] == [0, 0]
     tables = [*measured["changes"].values(), *others["tables"].values()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -113,3 +115,20 @@ def test_without_onnx_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("icstn.extras.find_spec", lambda name: None if name.startswith("onnx") else sys)
     with pytest.raises(ImportError, match=r"pip install 'icstn\[onnx\]'"):
         export_onnx(nn.Linear(4, 3), tmp_path / "net.onnx", torch.rand(1, 4))
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_chapter_on_your_own_images_run(root: Path, tmp_path: Path, fresh_python) -> None:
+    """Those that are shown and not executed there, on a network as that chapter's."""
+    cells = json.loads((root / "book" / "your_images.ipynb").read_text(encoding="utf-8"))["cells"]
+    shown = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    blocks = re.findall(r"```python\n(.*?)```", shown, re.DOTALL)
+    assert blocks
+    lines = [
+        "import os, torch; from torch import nn; from icstn import ICSTN",
+        f"os.chdir({str(tmp_path)!r})",
+    ]
+    lines += ["predictor = nn.Sequential(nn.Flatten(), nn.Linear(144, 8))"]
+    lines += ["model = nn.Sequential(ICSTN(predictor, n=2), nn.Flatten(), nn.Linear(144, 3))"]
+    fresh_python("\n".join([*lines, "images = torch.rand(4, 1, 12, 12)", *blocks]))
+    assert (tmp_path / "model.onnx").stat().st_size > 1000

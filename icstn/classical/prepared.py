@@ -95,7 +95,8 @@ class Level:
         noise (its neighbours correlate): the image is blurred, covered, or something else. And it may where
         the template's parts want to go different ways: where the steps that :data:`TILES` × :data:`TILES`
         parts would take, which add up to none, differ so much that their corners are uncertain by more than
-        :data:`UNCERTAIN` pixels (a jackknife, which sees misfits of any structure).
+        :data:`UNCERTAIN` pixels (a jackknife, which sees misfits of any structure); of a large misfit, which
+        may pull all parts to the same side, a third of that is enough.
 
         Args:
             values: the image at the template's samples, zero mean and unit length, ``(b, C·N)``.
@@ -105,16 +106,16 @@ class Level:
         """
         s, e = self.samples, values - T
         energy = np.einsum("bn,bn->b", e, e)
-        bad = energy > 2 * structured
-        if bad.any():
-            bad = bad & (self._neighbors(e) > 2 * NEIGHBORS * energy)
+        large = energy > 2 * structured
+        bad = large & (self._neighbors(e) > 2 * NEIGHBORS * energy) if large.any() else large
         if fixed is None:
             corners = self._tiles(e) @ self._corner_tiles  # (parts, b, 8)
         else:
             steps = self._tiles(fixed[:, : s.k].reshape(-1, e.shape[1]))
             steps = steps.reshape(TILES**2, len(e), s.k, -1)
             corners = np.einsum("tbn,tbkn->tbk", self._tiles(e), steps) @ s.corner_steps
-        return bad | ~(np.square(corners).sum((0, 2)) <= 4 * UNCERTAIN**2)
+        most = np.where(large, UNCERTAIN / 3, UNCERTAIN)
+        return bad | ~(np.square(corners).sum((0, 2)) <= 4 * most**2)
 
     def _neighbors(self, e: np.ndarray) -> np.ndarray:
         """Sum of the products of every sample with that to its right and that below, ``(b,)``."""

@@ -1,7 +1,7 @@
 """Image alignment: the library beside what one would otherwise take, on the same trials.
 
     pip install -r requirements.txt -r requirements-benchmarks.txt
-    python tests/benchmarks/alignment.py              # everything, into alignment.json and the book
+    python tests/benchmarks/alignment.py              # everything, into two files and the book
     python tests/benchmarks/alignment.py --trials 4 --slow 1 --dry
 
 The task: 100×100 templates (the face in scikit-image's ``chelsea`` and in its ``astronaut``) are looked for
@@ -16,8 +16,8 @@ is that of its call alone, not of the conversion of arguments. Both clocks are r
 processor's: other processes disturb the second less. Light and noise are rows of the tables that pairs.py
 makes, with three columns of time that it explains.
 
-The cost of a step and the study of the algorithms do not depend on the aligner's defaults; with ``--keep``
-they stay as they were measured last.
+The library and its peers are told of in aligners.json and in the book. The cost of a step and the study of
+the algorithms, which do not depend on the aligner's defaults, are in alignment.json; ``--study 0`` leaves them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -56,6 +56,8 @@ PAGE = HERE.parent.parent / "book" / "assets" / "alignment.md"
 #: Top-left corner of each template in its photograph.
 PLACES = {"chelsea": (175, 100), "astronaut": (175, 60)}
 SIGMAS = (4, 6, 8, 10)
+#: What is told of the library and its peers, beside the cost and the study of the algorithms.
+TABLES = ("tables", "changes", "throughput")
 #: Rows of light and noise.
 CHANGES = 5
 PACKAGES = ("torch", "numpy", "opencv-python-headless", "pystackreg", "SimpleITK", "kornia")
@@ -356,15 +358,20 @@ def changed(warp: str, trials: int, rounds: int) -> dict[str, Any]:
 
 
 def run(
-    trials: int, few: int, rounds: int, effort: int, kept: dict[str, Any] | None = None
+    trials: int,
+    few: int,
+    rounds: int,
+    effort: int,
+    numbers: Sequence[int] = (1, 2),
 ) -> dict[str, Any]:
-    """The whole report; the cost and the study of an earlier one may be kept."""
+    """The whole report; without effort it has no cost and no study."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     report: dict[str, Any] = {
         "date": now(), "commit": commit(), "processor": cpu_model(), "python": platform.python_version(),
         "command": f"python tests/benchmarks/alignment.py --trials {trials} --slow {few} "
-        f"--rounds {rounds} " + ("--keep" if kept else f"--study {effort}"),
+        f"--rounds {rounds} --threads {' '.join(map(str, numbers))} "
+        f"--study {effort}",
         "threads": 1, "versions": {p: _version(p) for p in PACKAGES}, "tables": {}, "throughput": {},
     }  # fmt: skip
     for warp in ("affine", "homography"):
@@ -374,15 +381,12 @@ def run(
         warp: changed(warp, max(2, trials // 10), rounds) for warp in ("affine", "homography")
     }
     for warp in ("affine", "homography"):
-        for threads in (1, 2):
+        for threads in numbers:
             report["throughput"][f"{warp}, {threads} thread" + "s" * (threads > 1)] = throughput(
                 warp, threads, rounds
             )
-    if kept is None:
+    if effort:
         report["cost"], report["study"] = cost(max(5, rounds)), study(effort)
-    else:
-        report |= {key: kept[key] for key in ("cost", "study")}
-        report["kept of"] = kept.get("kept of", {key: kept[key] for key in ("date", "commit", "command")})
     return report
 
 
@@ -447,16 +451,31 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200, help="for each σ, half of them of each photograph")
     parser.add_argument("--slow", type=int, default=10, help="trials of each half that the slow peers get")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of the throughput and the cost")
-    parser.add_argument("--study", type=int, default=100, help="trials of each photograph for each σ")
+    parser.add_argument(
+        "--study", type=int, default=100, help="trials of each photograph for each σ; 0 for none"
+    )
     parser.add_argument("--dry", action="store_true", help="print only")
-    parser.add_argument("--keep", action="store_true", help="keep the cost and the study of the last report")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        nargs="+",
+        default=[1, 2],
+        help="of the throughput; more than one says nothing on a machine that does other work",
+    )
     arguments = parser.parse_args()
-    kept = json.loads((HERE / "alignment.json").read_text()) if arguments.keep else None
-    report = run(arguments.trials, arguments.slow, arguments.rounds, arguments.study, kept)
+    report = run(arguments.trials, arguments.slow, arguments.rounds, arguments.study, arguments.threads)
     if not arguments.dry:
-        (HERE / "alignment.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        algorithms = {key: value for key, value in report.items() if key not in TABLES}
+        if arguments.study:
+            write("alignment", algorithms)
+        write("aligners", {key: value for key, value in report.items() if key not in ("cost", "study")})
         PAGE.write_text(markdown(report))
     print(markdown(report))
+
+
+def write(name: str, report: dict[str, Any]) -> None:
+    """One report beside this file."""
+    (HERE / f"{name}.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
