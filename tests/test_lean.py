@@ -78,6 +78,19 @@ def test_an_item_that_leaves_the_image_is_left_to_the_general_algorithm(photo: t
     assert torch.allclose(found.p[1:2], alone.p, atol=1e-3)
 
 
+def test_what_left_the_image_does_not_keep_a_coarse_levels_correlation(photo: torch.Tensor) -> None:
+    """Else it would pass for better than what the general algorithm finds."""
+    t = trials(photo, 1.0, "affine", n=3)
+    aligner = Aligner(t.template, "affine")
+    assert aligner.lean is not None
+    out = aligner.lean(t.images, t.truth, t.frame)
+    out.inside[1] = False
+    found = aligner._verdict(out)
+    assert out.correlation[1] > 0.9
+    assert found.correlation[1] == 0
+    assert found.status == ["converged", "left the image", "converged"]
+
+
 def alive(kind: type) -> int:
     gc.collect()
     return sum(type(o) is kind for o in gc.get_objects())

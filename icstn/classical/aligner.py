@@ -252,9 +252,7 @@ class Aligner:
         if not len(rows):
             return found
         images = image if image.shape[0] == 1 else image[rows]
-        general = self._align(
-            images, p[rows], frame, rows=rows, damping=RETRY_DAMPING if self.retry else None
-        )
+        general = self._align(images, p[rows], frame, rows=rows)
         return better(found, general, rows) if self.retry else replaced(found, general, rows)
 
     def _damped(
@@ -285,7 +283,7 @@ class Aligner:
     def _verdict(self, out: Outcome) -> AlignmentResult:
         assert self.lean is not None
         T, n = self.template, len(out.M)
-        rho = np.clip(np.nan_to_num(out.correlation), -1, 1)  # none where nothing varies
+        rho = np.clip(np.nan_to_num(out.correlation), -1, 1) * out.inside  # none where nothing varies
         done = out.done & out.inside
         mismatch = done & (out.doubtful | (rho < self.min_correlation))
         numbers = (self.lean.params(out.M), rho, np.ones(n))

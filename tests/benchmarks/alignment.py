@@ -17,7 +17,8 @@ processor's: other processes disturb the second less. Light and noise are rows o
 makes, with three columns of time that it explains.
 
 The library and its peers are told of in aligners.json and in the book. The cost of a step and the study of
-the algorithms, which do not depend on the aligner's defaults, are in alignment.json; ``--study 0`` leaves them.
+the algorithms, which do not depend on the aligner's defaults, are in alignment.json (``--study 0`` leaves
+them as they are).
 """
 
 from __future__ import annotations
