@@ -10,9 +10,12 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
+from judged import table
 
+from icstn.evidence.collection import Evidence
 from icstn.evidence.computations import composition_jacobian
 from icstn.evidence.estimates import Estimate
+from icstn.evidence.predicates.signs import reuse_improves
 from icstn.evidence.verdicts import Finding, above, below, compare, corrected, fact, joint, within
 
 #: Value and standard error; 1.96 of them on either side are the interval.
@@ -121,3 +124,9 @@ def test_the_jacobian_of_many_compositions() -> None:
     assert found["low"] == pytest.approx([np.min(v) for v in values])
     assert found["high"] == pytest.approx([np.max(v) for v in values])
     assert found["bound"] == pytest.approx([0.95, 0.95**2, 0.95**3, 0.95**4])
+
+
+def test_the_share_of_the_error_that_reuse_leaves() -> None:
+    errors = {"c-STN-1": 8.0, "IC-STN-2": 5.0, "IC-STN-4": 2.0}
+    findings = reuse_improves(Evidence(table("table_3", errors)))
+    assert findings[-1].text.startswith("IC-STN-4 has 25% of c-STN-1's error")
