@@ -84,7 +84,7 @@ def fit(
 
     Args:
         folder: with one subfolder a class, see :func:`icstn.datasets.image_folder`.
-        network, sigma, operations, **changes: see :func:`icstn.experiments.folder_specs`.
+        network, sigma, operations: see :func:`icstn.experiments.folder_specs`, as for ``changes``.
         size, gray: see :func:`icstn.datasets.image_folder`.
         out: folder of ``report.html`` and the networks, ``fit-<folder>`` here by default.
         records: where Records and checkpoints are kept; the user's own by default.

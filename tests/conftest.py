@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import subprocess
 import sys
@@ -28,6 +27,7 @@ TIMEOUTS = {"long": 3600, "slow": 600}
 jaxtyping.install_import_hook("icstn", "typecheck.check")
 
 import torch  # noqa: E402
+from order import shuffled  # noqa: E402
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
@@ -39,14 +39,6 @@ hypothesis.settings.register_profile("long", max_examples=1000, deadline=None)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the tests marked long, too")
     parser.addoption("--shuffle", type=int, metavar="SEED", help="run the tests in an order drawn from SEED")
-
-
-def shuffled(tests: list[tuple[str, str]], seed: int) -> list[tuple[str, str]]:
-    """(file, test) in another order: files, which stay together, and the tests of each."""
-    chance = random.Random(seed)
-    files = {name: chance.random() for name in sorted({file for file, _ in tests})}
-    place = {test: chance.random() for test in sorted(tests)}
-    return sorted(tests, key=lambda test: (files[test[0]], place[test]))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from order import shuffled
 
 CONFTEST = Path(__file__).with_name("conftest.py")
 SKIPS = """
@@ -33,8 +34,8 @@ def test_long():
 def collected(folder: Path, *options: str) -> str:
     """What pytest says of the tests in a folder that has this project's conftest."""
     (folder / "tests").mkdir(exist_ok=True)
-    (folder / "tests" / "conftest.py").write_text(CONFTEST.read_text())
-    (folder / "tests" / "typecheck.py").write_text(CONFTEST.with_name("typecheck.py").read_text())
+    for name in ("conftest.py", "order.py", "typecheck.py"):
+        (folder / "tests" / name).write_text(CONFTEST.with_name(name).read_text())
     settings = "[pytest]\nmarkers =\n  slow: x\n  long: x\n  xdist_group: x\n  timeout: x\n"
     (folder / "pytest.ini").write_text(settings)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, str(folder / "tests")]
@@ -53,8 +54,6 @@ def test_a_skipped_test_says_what_would_run_it(tmp_path: Path) -> None:
 
 
 def test_the_order_is_drawn_from_a_seed() -> None:
-    from conftest import shuffled
-
     tests = [(f"test_{file}.py", f"test_{file}.py::test_{n}") for file in "abc" for n in range(9)]
     first, second = shuffled(tests, 1), shuffled(tests, 2)
     assert sorted(first) == sorted(tests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,31 @@ def test_an_outcome_is_kept_whole(tmp_path: Path, played: list[tuple[int, float]
     assert load_outcome(tmp_path / "outcome.json") == found
 
 
+def first_round(tries: tuple[Try, ...]) -> tuple[Try, ...]:
+    return tuple(replace(t, round=1) for t in tries)
+
+
+def test_a_cells_own_best_goes_on_beside_those_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CNN learns at the third candidate only, which no other row wants: it may have it in the end."""
+
+    def play(specs, records, execution):
+        for s in specs:
+            bad = s.model == "CNN(a)" and s.rate_predictor != 3e-4
+            good = s.model == "CNN(a)" or s.rate_predictor != 3e-4
+            records.save(record(s, 89.0 if bad else 8.0 + 1e4 * s.rate_predictor if good else 80.0))
+
+    monkeypatch.setattr(search, "ensure", play)
+    found = conduct(SPACE, Records(tmp_path), Execution())
+    assert found.kept == [A, B]
+    assert found.favourites["CNN(a)", 3.5] == C
+    assert [t.model for t in found.tries if t.round == 2 and t.candidate == C] == ["CNN(a)"]
+    assert set(found.scores(2)) == {A, B}
+    assert found.chosen == A
+    assert found.exceptions() == {("CNN(a)", 3.5): C}
+
+
 def test_a_row_has_an_exception_only_beyond_doubt() -> None:
     def tried(candidate: Candidate, model: str, error: float | None, half: float = 0.1) -> Try:
         interval = None if error is None else (error - half, error + half)
@@ -126,15 +152,11 @@ def test_a_row_has_an_exception_only_beyond_doubt() -> None:
         *(tried(A, m, e) for m, e in (("m1", 1.0), ("m2", 1.15), ("m3", 5.0), ("m4", None))),
         *(tried(B, m, e) for m, e in (("m1", 2.0), ("m2", 1.00), ("m3", 1.0), ("m4", 50.0))),
     )
-    cheap = SearchOutcome(SPACE, (*tries, *(tried(m, n, 1.0) for m, n in ((A, "m5"), (A, "m6")))))
-    with pytest.raises(ValueError, match="shorter"):
-        cheap.scores(2)  # a candidate without all the rows
-    found = SearchOutcome(SPACE, tries)
+    found = SearchOutcome(SPACE, (*first_round(tries), *tries))
     assert found.chosen == B
     assert found.exceptions() == {("m1", 3.5): A}
-    other = SearchOutcome(
-        SPACE, (tried(A, "m1", None), tried(A, "m2", 1.0), tried(B, "m1", 9.0), tried(B, "m2", 3.0))
-    )
+    fewer = (tried(A, "m1", None), tried(A, "m2", 1.0), tried(B, "m1", 9.0), tried(B, "m2", 3.0))
+    other = SearchOutcome(SPACE, (*first_round(fewer), *fewer))
     assert other.chosen == B
     assert other.exceptions() == {("m2", 3.5): A}
 
@@ -156,6 +178,5 @@ def test_published_recipes_are_the_chosen_ones(path: Path) -> None:
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: p.stem)
 def test_published_searches_tried_what_they_say(path: Path) -> None:
     found = load_outcome(path)
-    wanted = [(r, c, s) for r, kept in ((1, found.space.candidates()), (2, found.kept)) for c in kept
-              for s in runs(found.space, c, r)]  # fmt: skip
+    wanted = [(round_, c, spec) for round_ in (1, 2) for c, spec in found.plan(round_)]
     assert [(t.round, t.candidate, t.key) for t in found.tries] == [(r, c, s.key) for r, c, s in wanted]

@@ -47,13 +47,13 @@ _INTRODUCTION = """
 The preset `full` trains each table by one recipe. It is chosen by code, on a validation set that is held
 out of the training data (the last 10,000 training digits; of the traffic signs every sixth physical sign of
 a class; of the photograph other draws), in a search of two rounds: every candidate trains every row of the
-table for a small share of the preset's length, and the best go on to a longer round. Each row has the same
-candidates and the same budget. The score of a candidate is its validation error relative to the best
-candidate's on the same row, in the geometric mean over the rows: 1 is the best on every row. A row has a
-recipe of its own only where another finalist's interval lies wholly below the chosen one's. The test set is
-not read. What was not searched: the optimizer (Adam), the schedule (cosine), the batch and the length,
-which were set in advance, by what a desk computer can train in an hour or two. To run a search again, or to
-go on with one: `icstn search table_2`.
+table for a small share of the preset's length, and the best go on to a longer round, beside each row's own
+best. Each row has the same candidates and the same budget. The score of a candidate is its validation error
+relative to the best candidate's on the same row, in the geometric mean over the rows: 1 is the best on
+every row. A row has a recipe of its own only where another finalist's interval lies wholly below the chosen
+one's. The test set is not read. What was not searched: the optimizer (Adam), the schedule (cosine), the
+batch and the length, which were set in advance, by what a desk computer can train in an hour or two. To run
+a search again, or to go on with one: `icstn search table_2`.
 """
 
 

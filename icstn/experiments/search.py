@@ -1,10 +1,11 @@
 """Choosing a table's recipe by code, on validation data alone.
 
 A search has two rounds. In the first every candidate trains every row of the table for a small share of the
-preset's iterations; the best few go on to the second, for a larger share. All rows of a table get the same
-candidates and the same budget, and one recipe is chosen for all of them: the one whose validation error,
-relative to the best candidate's on the same row, is the least in the geometric mean over rows. The test set
-is not read. Lengths are not searched: a longer run is always better here, and is bounded by what it costs.
+preset's iterations; the best few go on to the second, for a larger share, and beside them each row's own
+best, so that a row that needs an exception can show it. All rows of a table get the same candidates and the
+same budget, and one recipe is chosen for all of them: the one whose validation error, relative to the best
+candidate's on the same row, is the least in the geometric mean over rows. The test set is not read. Lengths
+are not searched: a longer run is always better here, and is bounded by what it costs.
 """
 
 from __future__ import annotations
@@ -143,10 +144,11 @@ class SearchOutcome:
     tries: tuple[Try, ...]
 
     def scores(self, round_: int) -> dict[Candidate, float]:
-        """Of the candidates of a round, see :func:`score`."""
+        """Of the candidates that a round has tried on every row, see :func:`score`."""
         errors: dict[Candidate, list[float | None]] = {}
+        whole = self.space.candidates() if round_ == 1 else self.kept
         for t in self.tries:
-            if t.round == round_:
+            if t.round == round_ and t.candidate in whole:
                 errors.setdefault(t.candidate, []).append(t.error)
         return score(errors)
 
@@ -155,6 +157,25 @@ class SearchOutcome:
         """Those that went on to the second round, the best of the first round first."""
         scores = self.scores(1)
         return sorted(scores, key=lambda c: scores[c])[: self.space.kept]
+
+    @property
+    def favourites(self) -> dict[tuple[str, float], Candidate]:
+        """The best candidate of each cell in the first round."""
+        best: dict[tuple[str, float], Try] = {}
+        for t in (t for t in self.tries if t.round == 1 and t.error is not None):
+            rival = best.setdefault((t.model, t.sigma), t)
+            if rival.error is not None and t.error is not None and t.error < rival.error:
+                best[t.model, t.sigma] = t
+        return {cell: t.candidate for cell, t in best.items()}
+
+    def plan(self, round_: int) -> list[tuple[Candidate, Spec]]:
+        """The runs of a round: every cell for each of its candidates, in the second also its favourite."""
+        candidates = self.space.candidates() if round_ == 1 else self.kept
+        planned = [(c, spec) for c in candidates for spec in runs(self.space, c, round_)]
+        for cell, own in self.favourites.items() if round_ == 2 else ():
+            if own not in candidates:
+                planned += [(own, s) for s in runs(self.space, own, 2) if (s.model, s.sigma) == cell]
+        return planned
 
     @property
     def chosen(self) -> Candidate:
@@ -213,9 +234,10 @@ def conduct(
         known: runs that need not be made again, such as those of an unfinished outcome from elsewhere.
     """
     known = list(known)
-    _train(space, space.candidates(), 1, records, execution, known)
-    first = so_far(space, records, known)
-    _train(space, first.kept, 2, records, execution, known)
+    for round_ in (1, 2):
+        done = {t.key for t in known}
+        plan = so_far(space, records, known).plan(round_)
+        ensure([spec for _, spec in plan if spec.key not in done], records, execution)
     return so_far(space, records, known)
 
 
@@ -224,36 +246,23 @@ def so_far(space: Space, records: Records, known: Iterable[Try] = ()) -> SearchO
 
     The second round has no place before the first is complete.
     """
-    by_key = {t.key: t for t in known}
-    first = _found(space, space.candidates(), 1, records, by_key)
-    outcome = SearchOutcome(space, first)
-    if len(first) < len(space.candidates()) * len(runs(space, (), 1)):
-        return outcome
-    return SearchOutcome(space, first + _found(space, outcome.kept, 2, records, by_key))
+    by_key, found = {t.key: t for t in known}, SearchOutcome(space, ())
+    for round_ in (1, 2):
+        plan = found.plan(round_)
+        tries = (_done(round_, c, spec, records, by_key) for c, spec in plan)
+        found = SearchOutcome(space, found.tries + tuple(t for t in tries if t))
+        if round_ == 1 and len(found.tries) < len(plan):
+            break
+    return found
 
 
-def _found(
-    space: Space, candidates: Sequence[Candidate], round_: int, records: Records, known: Mapping[str, Try]
-) -> tuple[Try, ...]:
-    found = []
-    for candidate, spec in ((c, s) for c in candidates for s in runs(space, c, round_)):
-        if spec.key in known:
-            found.append(known[spec.key])
-        elif (record := records.find(spec)) is not None:
-            found.append(Try.of(round_, candidate, record))
-    return tuple(found)
-
-
-def _train(
-    space: Space,
-    candidates: Sequence[Candidate],
-    round_: int,
-    records: Records,
-    execution: Execution | None,
-    known: Sequence[Try],
-) -> None:
-    done = {t.key for t in known}
-    ensure([s for c in candidates for s in runs(space, c, round_) if s.key not in done], records, execution)
+def _done(
+    round_: int, candidate: Candidate, spec: Spec, records: Records, known: Mapping[str, Try]
+) -> Try | None:
+    if spec.key in known:
+        return known[spec.key]
+    record = records.find(spec)
+    return None if record is None else Try.of(round_, candidate, record)
 
 
 def save_outcome(outcome: SearchOutcome, path: Path) -> None:
