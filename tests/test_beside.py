@@ -14,7 +14,6 @@ from test_claims import measured
 
 from icstn.evidence.claims import claim, judge
 from icstn.evidence.collection import Evidence
-from icstn.exhibits.beside import PLAIN, ROWS, cascades, tolerance
 from icstn.experiments import (
     BASELINES,
     EXPERIMENTS,
@@ -222,37 +221,3 @@ class TestClaims:
         judged = judge(claim("recurrent-network-stops"), Evidence(runs["cascades"] + runs["table_1"], found))
         assert judged.verdict == verdict
         assert all("gains 0.900 px" in f.text for f in judged.findings)
-
-
-class TestTables:
-    @staticmethod
-    def with_items(runs: list[Record]) -> list[Record]:
-        return [replace(r, metrics=r.metrics | {"test_items": 100, "test_draws": 1}) for r in runs]
-
-    def test_of_linear_predictors(self) -> None:
-        runs = [made("table_1", m, 2.0, sigma=s) for m in ("c-STN-1", "IC-STN-4") for s in paper.SIGMAS]
-        runs += [made("cascades", "RNN-4", 3.0 + i, sigma=s, seed=i) for i in (0, 1) for s in paper.SIGMAS]
-        runs += [made("baselines", "SDM", 4.0, sigma=5.0)]
-        found = cascades(self.with_items(runs))
-        assert list(found.data.model.unique()) == list(ROWS)
-        text = found.text.set_index("Model")
-        assert text.loc["RNN-4", "σ = 5"] == "3.50 ± 0.71"
-        assert text.loc["RNN-4", "n"] == "2"
-        assert (text.loc["SDM", "σ = 5"], text.loc["SDM", "σ = 10"], text.loc["SDM", "n"]) == (
-            "4.00",
-            "–",
-            "0–1",
-        )
-        assert text.loc["c-STN-6", "Learned"] == "–"
-        assert found.ours()["IC-STN-4 10"] == 2.0
-
-    def test_of_plain_networks(self) -> None:
-        runs = table("table_2", {"CNN(a)": 8.0, "IC-STN-4(a)": 1.0, "STN(a)": 5.0})
-        found = tolerance(self.with_items([*runs, made("tolerance", "CNN-16x", 3.0)]))
-        assert list(found.text["Model"]) == list(PLAIN)
-        text = found.text.set_index("Model")
-        assert tuple(text.loc["CNN-16x", ["Error", "95 % interval", "n"]]) == ("3.00", "[2.90, 3.10]", "1")
-        assert text.loc["CNN(a)", "Capacity"] == "39,079"
-        assert text.loc["CNN-4x", "Error"] == "–"
-        assert set(EXPERIMENTS["tolerance"].rows) < set(PLAIN)
-        assert set(EXPERIMENTS["cascades"].rows) < set(ROWS)

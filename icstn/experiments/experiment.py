@@ -108,6 +108,31 @@ def _classification(
     )
 
 
+def _photograph(
+    name: str,
+    title: str,
+    rows: Mapping[str, str],
+    printed: Mapping[tuple[str, float], float] | None = None,
+    *,
+    classical: bool = False,
+) -> Experiment:
+    """Networks or classical methods on the trials of Table 1."""
+    return Experiment(
+        name=name,
+        title=title,
+        kind="planar",
+        unit="px",
+        digits=3,
+        sigmas=paper.SIGMAS,
+        rows=rows,
+        printed=printed or {},
+        data="chelsea",
+        trials="table_1",
+        fields={"warp": "affine", "image": "chelsea"} | ({} if classical else {"std_predictor": 0.0}),
+        classical=classical,
+    )
+
+
 def _pairs(name: str, title: str, rows: Mapping[str, str], fields: Mapping[str, Any] | None) -> Experiment:
     """Networks with further fields of their Specs, or classical methods."""
     return Experiment(
@@ -155,22 +180,15 @@ def folder_experiment(name: str, sigma: float) -> Experiment:
 EXPERIMENTS: dict[str, Experiment] = {
     e.name: e
     for e in (
-        Experiment(
-            name="table_1",
-            title="Table 1, planar alignment",
-            kind="planar",
-            unit="px",
-            digits=3,
-            sigmas=paper.SIGMAS,
-            rows={model: _planar(model) for model in paper.TABLE_1},
-            printed={
+        _photograph(
+            "table_1",
+            "Table 1, planar alignment",
+            {model: _planar(model) for model in paper.TABLE_1},
+            {
                 (model, sigma): value
                 for model, row in paper.TABLE_1.items()
                 for sigma, value in zip(paper.SIGMAS, row, strict=True)
             },
-            data="chelsea",
-            trials="table_1",
-            fields={"warp": "affine", "image": "chelsea", "std_predictor": 0.0},
         ),
         _classification(
             "table_2",
@@ -186,18 +204,10 @@ EXPERIMENTS: dict[str, Experiment] = {
             "gtsrb",
             {"std_classifier": 0.01, "std_predictor": 0.001},
         ),
-        Experiment(
-            name="cascades",
-            title="Beside Table 1, separate predictors and a recurrent network",
-            kind="planar",
-            unit="px",
-            digits=3,
-            sigmas=paper.SIGMAS,
-            rows={model: _planar(model) for model in CASCADES},
-            printed={},
-            data="chelsea",
-            trials="table_1",
-            fields={"warp": "affine", "image": "chelsea", "std_predictor": 0.0},
+        _photograph(
+            "cascades",
+            "Beside Table 1, separate predictors and a recurrent network",
+            {model: _planar(model) for model in CASCADES},
         ),
         Experiment(
             name="tolerance",
@@ -212,20 +222,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             trials="table_2",
             fields={"warp": "homography", "std_predictor": 0.1},
         ),
-        Experiment(
-            name="baselines",
-            title="Beside Table 1, classical methods",
-            kind="planar",
-            unit="px",
-            digits=3,
-            sigmas=paper.SIGMAS,
-            rows=BASELINES,
-            printed={},
-            data="chelsea",
-            trials="table_1",
-            fields={"warp": "affine", "image": "chelsea"},
-            classical=True,
-        ),
+        _photograph("baselines", "Beside Table 1, classical methods", BASELINES, classical=True),
         _pairs(
             "two_images",
             "Two images in",
