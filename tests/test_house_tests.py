@@ -42,6 +42,27 @@ def collected(folder: Path, *options: str) -> str:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout
 
 
+WORKERS = """
+import os, pathlib, pytest
+
+@pytest.mark.parametrize("n", range(20))
+def test_some(n):
+    with pathlib.Path(__file__).with_suffix(".txt").open("a") as file:
+        file.write(os.environ["PYTEST_XDIST_WORKER"] + " ")
+"""
+
+
+@pytest.mark.slow
+def test_a_file_stays_on_one_worker(tmp_path: Path) -> None:
+    """What its tests share is then made once: not every pytest-xdist does it with every pytest."""
+    (tmp_path / "tests").mkdir()
+    for name in "ab":
+        (tmp_path / "tests" / f"test_{name}.py").write_text(WORKERS)
+    assert "40 passed" in collected(tmp_path, "-n", "2", "--dist", "loadgroup")
+    used = [set((tmp_path / "tests" / f"test_{name}.txt").read_text().split()) for name in "ab"]
+    assert [len(workers) for workers in used] == [1, 1]
+
+
 @pytest.mark.slow
 def test_a_skipped_test_says_what_would_run_it(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
