@@ -1,5 +1,6 @@
 # make reproduce   trains what is missing, renders every table and figure, builds the book
 # make book        builds the book from the committed notebooks, strictly
+# make pdf         the same as one PDF (needs Chromium)
 # make test        every test
 # make mutants     one-line mistakes put in one at a time: do the tests notice? (hours; can be stopped)
 # make notebooks   reruns the committed notebooks and writes them and the README's results back
@@ -20,7 +21,7 @@ NOTEBOOKS ?= $(sort $(wildcard book/*.ipynb figures/*.ipynb))
 # One thread a process: reproducible sums, and the test workers do not fight over the cores.
 test notebooks: export OMP_NUM_THREADS := 1
 
-.PHONY: reproduce book test mutants notebooks dist clean
+.PHONY: reproduce book pdf test mutants notebooks dist clean
 .DEFAULT_GOAL := book
 
 reproduce: $(STAMP)
@@ -28,6 +29,9 @@ reproduce: $(STAMP)
 
 book: $(STAMP)
 	$(BIN)/python tools/book.py --strict
+
+pdf: book
+	$(BIN)/python tools/pdf.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup $(TESTS) $(ARGS)

@@ -54,6 +54,30 @@ def test_large_pictures_become_files(html: Path) -> None:
     assert page.count('class="only-light" alt="noise"') == 4
 
 
+@pytest.mark.parametrize(("content", "width", "height"), [(SVG, 30, 15), (png(80), 200, 200)])
+def test_a_picture_of_a_given_width_keeps_its_place(
+    content: bytes, width: int, height: int, html: Path
+) -> None:
+    """Else what stands below it jumps when it comes."""
+    kind = "svg+xml" if content is SVG else "png"
+    page = html / "book" / "page.html"
+    page.write_text(inline(kind, content).replace("<img", f'<img width="{width}"'), encoding="utf-8")
+    finishing.finish(html)
+    text = page.read_text(encoding="utf-8")
+    assert f'width="{width}"' in text
+    assert f'height="{height}" src=' in text
+    assert text.count("width=") == text.count("height=") == 1
+
+
+def test_a_link_begins_with_its_first_letter(html: Path) -> None:
+    page = html / "book" / "page.html"
+    page.write_text(
+        '<p class="admonition-title">Solution to<a href="#x"> Exercise 1</a></p>', encoding="utf-8"
+    )
+    finishing.finish(html)
+    assert 'Solution to <a href="#x">Exercise 1</a>' in page.read_text(encoding="utf-8")
+
+
 def test_a_second_time_changes_nothing(html: Path) -> None:
     finishing.finish(html)
     before = {p: p.read_bytes() for p in html.rglob("*") if p.is_file()}

@@ -2,8 +2,8 @@
 
 Pictures inside a page's HTML become files, of which a browser fetches those of the theme in use and only when
 they come near the screen. The theme's icons come twice, as a font and as a script of 1.5 MB that draws the
-same ones: the script goes. Labels of the theme that hide what a button says, and a role that is no longer in
-use, are put right. Each page names the feed of changes.
+same ones: the script goes. Labels of the theme that hide what a button says, a role that is no longer in use,
+and a link that begins with a space are put right. Each page names the feed of changes.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ SAID = (
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
     (re.compile(r'(<button\s+class="[^"]*search-button-field[^"]*"[^>]*?)\s+aria-label="Search"'), r"\1"),
     (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
+    (re.compile(r'(admonition-title">Solution to)(<a [^>]*>) (?=Exercise)'), r"\1 \2"),
 )
 
 
@@ -68,16 +69,23 @@ def _extracted(match: re.Match[str], page: Path, html: Path) -> str:
 
 
 def _size(content: bytes, attributes: str) -> str:
-    """Width and height in pixels, so that the page does not jump when the picture comes."""
-    if "width" in attributes or "height" in attributes:
+    """Width and height in pixels, so that the page does not jump when the picture comes.
+
+    Where the page says the width, the height is what the picture's proportions make of it.
+    """
+    if "height=" in attributes or not (own := _own_size(content)):
         return ""
+    width, height = own
+    if (said := re.search(r'\bwidth="(\d+)"', attributes)) is not None:
+        return f'height="{round(int(said[1]) * height / width)}" '
+    return "" if "width=" in attributes else f'width="{round(width)}" height="{round(height)}" '
+
+
+def _own_size(content: bytes) -> tuple[float, float] | None:
+    """Of a PNG or of Matplotlib's SVG, in pixels."""
     if content.startswith(b"\x89PNG"):
         width, height = struct.unpack(">II", content[16:24])
-        return f'width="{width}" height="{height}" '
-    sizes = dict(
-        re.findall(rb'\b(width|height)="([\d.]+)pt"', content[:2000].partition(b"<svg")[2].partition(b">")[0])
-    )
-    if len(sizes) < 2:
-        return ""
-    width, height = (round(float(sizes[side]) * 4 / 3) for side in (b"width", b"height"))
-    return f'width="{width}" height="{height}" '
+        return width, height
+    start = content[:2000].partition(b"<svg")[2].partition(b">")[0]
+    sizes = dict(re.findall(rb'\b(width|height)="([\d.]+)pt"', start))
+    return (float(sizes[b"width"]) * 4 / 3, float(sizes[b"height"]) * 4 / 3) if len(sizes) == 2 else None
