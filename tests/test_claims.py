@@ -268,11 +268,20 @@ class TestLucasKanade:
                 runs.append(replace(run, outcomes=errors[None]))
         return runs
 
-    @pytest.mark.slow
     @pytest.mark.parametrize(("share", "verdict"), [(0.81, "holds"), (0.9, "holds in part")])
     def test_as_many_trials_are_aligned(self, share: float, verdict: str) -> None:
         assert abs(0.9 - 0.8) * 100 > MARGIN > abs(0.81 - 0.8) * 100
         assert judge(claim("ic-equivalent"), Evidence(self.runs(share))).verdict == verdict
+
+    def test_every_run_has_to_tell_of_its_trials(self) -> None:
+        runs = self.runs(0.81)
+        runs[0] = replace(runs[0], outcomes=torch.empty(0))
+        assert "outcomes of the trials of LK" in judge(claim("ic-equivalent"), Evidence(runs)).missing
+
+    def test_shares_are_told_in_percent(self) -> None:
+        found = judge(claim("ic-equivalent"), Evidence(self.runs(0.81))).findings
+        assert len(found) == 5
+        assert all("(80.0 %)" in f.text and "(81.0 %): -1.00 [" in f.text for f in found[1:])
 
 
 class TestEvidence:
@@ -307,7 +316,6 @@ class TestClaims:
         ):
             claim("x")
 
-    @pytest.mark.slow
     @pytest.mark.parametrize("found", [c for c in CLAIMS if c.kind == "computation"], ids=lambda c: c.name)
     def test_computations_need_nothing(self, found: Claim) -> None:
         verdict = judge(found, Evidence([])).verdict

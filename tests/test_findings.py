@@ -75,12 +75,13 @@ def test_figure_7_counts_what_falls_and_what_rises_again() -> None:
 
 
 def test_figure_8_measures_how_far_the_ink_is_from_the_middle() -> None:
-    def dot(offset: int) -> torch.Tensor:
-        image = torch.zeros(2, 1, 11, 11)
-        image[:, 0, 5, 5 + offset] = 1
+    def dot(offset: int, down: int = 0) -> torch.Tensor:
+        image = torch.zeros(2, 1, 15, 11)
+        image[:, 0, 7 + down, 5 + offset] = 0.25
         return image
 
     assert off_center(dot(3)) == pytest.approx(3)
+    assert off_center(dot(-3, 4)) == pytest.approx(5)
     rows = {"initial": dot(4), "1": dot(1), "2": dot(2), "STN": dot(3)}
     text = findings.figure_8(rows)
     assert "Of 4.0 pixels" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from golden.sight import Place, positions
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +55,19 @@ class TestFrame:
         frame = Frame(h, w, (x, y), (y, x))
         points = torch.tensor([[0.3, -0.7], [1.5, 2.5]], dtype=torch.float64)
         torch.testing.assert_close(frame.to_normalised(frame.to_pixels(points)), points)
+
+    @pytest.mark.parametrize("warp", [affine, homography], ids=lambda warp: warp.name)
+    def test_a_warps_matrix_in_pixels(self, warp) -> None:
+        """It takes the number (column, row) of a sample to the pixel that is read there, and back."""
+        frame, place = (kind(11, 17, (20.5, 9.0), (12.0, 4.5)) for kind in (Frame, Place))
+        p = some(warp, 3)
+        m = frame.matrix(warp, p).numpy()
+        x, y = (z.numpy() for z in positions(p, place))
+        row, column = np.mgrid[:11, :17]
+        u, v, w = np.einsum("bij,jhw->ibhw", m, np.stack((column, row, np.ones_like(row))))
+        assert m[:, 2, 2] == pytest.approx(1)
+        assert (u / w, v / w) == (pytest.approx(x), pytest.approx(y))
+        torch.testing.assert_close(frame.params(warp, torch.from_numpy(m)), p)
 
     @given(sizes, sizes)
     def test_grid_runs_row_by_row(self, height: int, width: int) -> None:

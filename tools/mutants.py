@@ -2,10 +2,16 @@
 
     python tools/mutants.py [--parts PART …] [--count N] [--workers N] [--report]
 
-Each part of the library has a fixed sample of its mutants: places are drawn from a seed, then one of the
-operators of cosmic-ray that change something there. A mutant is put into a copy of the tree, never into the
-checkout, and meets the fast tests of its part. What is known of each is kept in ``_build/mutants``, so that a
-run can be stopped at any time and goes on where it was; a mutant of a file that has changed meanwhile is new.
+Each part of the library has a fixed sample of its mutants: places are drawn by a seed, then one of the
+operators of cosmic-ray that change something there; a change elsewhere in a file leaves the rest of the
+sample as it is. The part ``named`` is a list by hand, of mistakes that tests have once let pass
+(``tests/mutants.toml``).
+
+A mutant is put into a copy of the tree, never into the checkout, and meets those of its part's fast tests
+that run its line, the quickest first, up to the first that fails. Which these are is measured once and kept
+while a test file and what it imports are as they were. What is known of each mutant is kept in
+``_build/mutants``, so that a run can be stopped at any time and goes on where it was. A mutant of a file that
+has changed meanwhile is new, and a survivor whose tests have changed is tried again.
 
 A survivor is listed, with the reason why it changes nothing where ``tests/mutants.toml`` has one. The exit
 status is 1 where a part has a survivor without a reason, or less than 95 % of it are noticed.
@@ -33,8 +39,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mutant_server import Server
+from mutant_tests import Choice, Known
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / "_build" / "mutants"
@@ -47,7 +57,13 @@ SEED = 13
 COUNT, ENOUGH = 100, 0.95
 
 #: A mutant whose tests take this many times as long as without it, and so many seconds, hangs: it is noticed.
-SLOWER, GRACE = 4.0, 120.0
+SLOWER, GRACE = 4.0, 90.0
+
+#: Test files that are imported before the others, where the library has to be imported anew.
+FIRST = 3
+
+#: The operator of a mutant that is written by hand.
+BY_HAND = "by hand"
 
 
 class Part(NamedTuple):
@@ -67,14 +83,15 @@ PARTS = {
         ("icstn/experiments/*.py", "icstn/perturb.py"),
         _names(
             "spec perturb golden_training golden_evaluation golden_running checkpoints records training"
-            " search baselines planar experiments_running resume experiments_capture"
+            " search baselines planar experiments_running resume experiments_capture two_images"
+            " standalone fitting"
         ),
     ),
     "evidence": Part(
         ("icstn/evidence/**/*.py",),
         _names(
             "golden_verdicts golden_evidence estimates alignment comparison claims trace published_measures"
-            " exhibits_tables"
+            " exhibits_tables findings computations measurements two_images fitting"
         ),
     ),
     "transformers": Part(
@@ -85,17 +102,21 @@ PARTS = {
             "icstn/sampling.py",
             "icstn/warps.py",
         ),
-        _names("transformers networks layers sampling warps perturb golden_training"),
-    ),
-    "classical": Part(
-        ("icstn/classical/*.py",),
-        _names("features lean golden_classical lucas_kanade regression tracking baselines"),
+        _names("transformers networks layers sampling warps perturb golden_training start"),
     ),
     "datasets": Part(
         ("icstn/datasets/*.py",),
-        _names("datasets_splits datasets datasets_mnist datasets_gtsrb bad_files golden_training wheel"),
+        _names(
+            "datasets_splits datasets datasets_mnist datasets_gtsrb bad_files golden_training pairs"
+            " datasets_resolution"
+        ),
+    ),
+    "classical": Part(
+        ("icstn/classical/*.py",),
+        _names("features lean golden_classical lucas_kanade regression tracking baselines alignment_tool"),
     ),
 }
+PARTS["named"] = Part((), tuple(dict.fromkeys(name for part in PARTS.values() for name in part.tests)))
 
 
 @dataclass(frozen=True)
@@ -123,23 +144,63 @@ class Mutant:
     @property
     def key(self) -> str:
         """The same for the same mistake in the same file."""
-        return f"{self.path} {self.digest} {self.operator} {self.occurrence}"
+        same = f"{self.path} {self.digest} {self.operator} {self.occurrence}"
+        return f"{same} {self.after}" if self.operator == BY_HAND else same
+
+    def text(self, original: str) -> str:
+        """The file with the mistake."""
+        if self.operator == BY_HAND:
+            return original.replace(self.before, self.after)
+        changed = mutated(original, self.operator, self.occurrence)
+        assert changed is not None
+        return changed
 
 
 def sample(part: str, count: int) -> list[Mutant]:
-    """A part's mutants: places drawn from the seed without replacement, and for each an operator."""
-    chance = random.Random(f"{SEED} {part}")
-    places = [(path, at) for path in sources(part) for at in sorted(changeable(path.read_text("utf-8")))]
-    chance.shuffle(places)
+    """A part's mutants, kept in a file: places in an order that the seed decides, for each an operator."""
+    if part == "named":
+        return named()
+    digest = hashlib.sha256(b"".join(p.read_bytes() for p in sources(part))).hexdigest()
+    path = STATE / f"sample-{part}-{count}-{digest[:12]}.json"
+    if not path.is_file():
+        STATE.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps([asdict(m) for m in _drawn(part, count)]), "utf-8")
+    return [Mutant(**entry) for entry in json.loads(path.read_text("utf-8"))]
+
+
+def _drawn(part: str, count: int) -> list[Mutant]:
+    places = []
+    for path in sources(part):
+        seen: dict[str, int] = defaultdict(int)
+        lines = path.read_text("utf-8").splitlines()
+        for line, column in sorted(changeable(path.read_text("utf-8"))):
+            text = lines[line - 1].strip()
+            name = f"{SEED} {path.name} {text} {len(lines[line - 1][:column].strip())}"
+            seen[name] += 1
+            chance = hashlib.sha256(f"{name} {seen[name]}".encode()).hexdigest()
+            places.append((chance, path, (line, column)))
     found: dict[str, Mutant] = {}
-    for path, at in places:
-        if len(found) == count:
-            break
-        choices = changeable(path.read_text("utf-8"))[at]
-        mutant = _mutant(part, path, at, *chance.choice(choices))
-        if mutant is not None:
-            found.setdefault(mutant.key, mutant)
+    for chance, path, at in sorted(places):
+        if len(found) < count:
+            choices = changeable(path.read_text("utf-8"))[at]
+            mutant = _mutant(part, path, at, *random.Random(chance).choice(choices))
+            if mutant is not None:
+                found.setdefault(mutant.key, mutant)
     return list(found.values())
+
+
+def named(path: Path = REASONS) -> list[Mutant]:
+    """The mistakes of the list by hand; each has to be in its file once."""
+    found = []
+    for entry in tomllib.loads(path.read_text("utf-8")).get("wrong", []):
+        text = (ROOT / entry["path"]).read_text("utf-8")
+        if text.count(entry["before"]) != 1:
+            raise SystemExit(f"{entry['what']}: {entry['path']} has {entry['before']!r} not once any more")
+        line = text[: text.index(entry["before"])].count("\n") + 1
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        place = (entry["path"], line, entry["before"], entry["after"])
+        found.append(Mutant("named", *place, BY_HAND, 0, digest))
+    return found
 
 
 def sources(part: str) -> list[Path]:
@@ -198,7 +259,10 @@ def mutated(text: str, operator: str, occurrence: int) -> str | None:
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
 
-    changed = mutate_code(text, get_operator(operator)(), occurrence)
+    try:
+        changed = mutate_code(text, get_operator(operator)(), occurrence)
+    except AttributeError:  # cosmic-ray's exception replacer knows no dotted names
+        return None
     return None if changed is None or ast.dump(ast.parse(changed)) == ast.dump(ast.parse(text)) else changed
 
 
@@ -237,6 +301,11 @@ class State:
             with contextlib.suppress(ValueError):  # the last line of a run that was killed
                 self.known |= {(found := json.loads(line))["key"]: found}
 
+    def settled(self, mutant: Mutant, choice: Choice) -> bool:
+        """Whether it is known what becomes of it: noticed, or not by the tests as they are."""
+        found = self.known.get(mutant.key)
+        return found is not None and (found["noticed"] or found.get("met") == choice.files)
+
     def add(self, mutant: Mutant, outcome: dict[str, Any]) -> None:
         """Keep an outcome."""
         entry = {"key": mutant.key, **asdict(mutant), **outcome}
@@ -261,109 +330,117 @@ class Copy:
         """Delete it."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def test(self, part: str, limit: float | None = None) -> tuple[int, str]:
-        """The part's fast tests up to the first that fails: pytest's status (-1: too slow), and its name."""
-        tests = [f"tests/test_{name}.py" for name in PARTS[part].tests]
-        tests = [name for name in tests if (self.folder / name).is_file()]
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "--tb=no", "-p", "no:cacheprovider"]
-        command += ["-m", "not slow and not browser and not long", *tests]
-        own = {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-        options: dict[str, Any] = {"cwd": self.folder, "env": os.environ | own, "text": True}
-        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
-        with subprocess.Popen(command, **options) as process:
-            _RUNNING.add(process)
-            try:
-                text, _ = process.communicate(timeout=limit)
-            except subprocess.TimeoutExpired:
-                end(process)
-                return -1, "took too long"
-            finally:
-                _RUNNING.discard(process)
-        failed = [line for line in text.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        return process.returncode, failed[0] if failed else (text.strip().splitlines() or [""])[-1]
-
     @contextlib.contextmanager
-    def holding(self, mutant: Mutant) -> Iterator[None]:
-        """The mutant is in the copy."""
+    def holding(self, mutant: Mutant) -> Iterator[tuple[str, str]]:
+        """The mutant is in the copy: the file before and after. What was compiled of the file stays true."""
         path = self.folder / mutant.path
-        text = path.read_text("utf-8")
-        changed = mutated(text, mutant.operator, mutant.occurrence)
-        assert changed is not None
+        text, times = path.read_text("utf-8"), path.stat()
         try:
-            path.write_text(changed, "utf-8")
-            yield
+            path.write_text(changed := mutant.text(text), "utf-8")
+            os.utime(path, (times.st_atime, times.st_mtime + 10))
+            yield text, changed
         finally:
             path.write_text(text, "utf-8")
+            os.utime(path, (times.st_atime, times.st_mtime))
 
 
-_RUNNING: set[subprocess.Popen[str]] = set()
+class Worker:
+    """A copy, and two processes in it: one that has the tests collected, and one that imports all anew."""
 
+    def __init__(self, files: list[str]) -> None:
+        self.copy = Copy()
+        self.cold = Server(self.copy.folder)
+        self.files, self.warm = files, None
 
-def end(process: subprocess.Popen[str]) -> None:
-    """End a test run with all that it has started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    def try_out(self, mutant: Mutant, choice: Choice) -> dict[str, Any]:
+        """Whether a test notices it, which, and how long that took."""
+        if not choice.tests:
+            return {"noticed": False, "by": "no test runs it", "seconds": 0.0}
+        request: dict[str, Any] = {"tests": choice.tests, "limit": GRACE + SLOWER * choice.seconds}
+        with self.copy.holding(mutant) as (old, new):
+            answer = {"status": -3}
+            if not choice.imported:
+                self.warm = self.warm or Server(self.copy.folder, self.files)
+                answer = self.warm.ask(path=mutant.path, old=old, new=new, **request)
+            if answer["status"] == -3:
+                answer = self._anew(list(choice.files), request)
+        return {"noticed": answer["status"] != 0, "by": answer["by"], "seconds": answer["seconds"]}
+
+    def _anew(self, files: list[str], request: dict[str, Any]) -> dict[str, Any]:
+        """With the library imported anew: the tests of the first files, and of the others if they pass."""
+        for some in filter(None, (files[:FIRST], files[FIRST:])):
+            answer = self.cold.ask(files=some, **request)
+            if answer["status"]:
+                break
+        return answer
+
+    def end(self) -> None:
+        """End the processes, delete the copy."""
+        for server in filter(None, (self.cold, self.warm)):
+            server.end()
+        self.copy.remove()
 
 
 class Trial:
-    """All mutants that are not known yet, on some copies side by side."""
+    """All mutants that are not known yet, by some workers side by side."""
 
     def __init__(self, samples: dict[str, list[Mutant]], state: State, workers: int) -> None:
         self.samples, self.state, self.workers = samples, state, workers
-        self.copies: queue.Queue[Copy] = queue.Queue()
-        self.usual: dict[str, float] = {}
+        self.tests = {part: test_files(part) for part in samples}
+        self.files = list(dict.fromkeys(name for names in self.tests.values() for name in names))
+        self.known = Known(ROOT, STATE / "tests")
+        self.free: queue.Queue[Worker] = queue.Queue()
         self.stopped = False
 
     def run(self) -> None:
         """Try them; Ctrl-C stops, and what is known is kept."""
-        left = [m for sample in self.samples.values() for m in sample if m.key not in self.state.known]
-        if not left:
-            return
-        print(f"{len(left)} mutants to try, {self.workers} at a time; Ctrl-C stops, the next run goes on")
-        made = [Copy() for _ in range(self.workers)]
-        for copy in made:
-            self.copies.put(copy)
+        made = [Worker(self.files) for _ in range(self.workers)]
+        for worker in made:
+            self.free.put(worker)
         try:
-            for part in dict.fromkeys(m.part for m in left):
-                self._measure(part, made[0])
             with ThreadPoolExecutor(self.workers) as pool:
                 try:
+                    for wrong in filter(None, pool.map(self._measure, self.known.lacking(self.files))):
+                        print(wrong, flush=True)
+                    left = self._left()
+                    print(f"{len(left)} mutants to try, {self.workers} at a time; Ctrl-C stops", flush=True)
                     list(pool.map(self._try, left))
                 except BaseException:
-                    self._stop()
+                    self.stopped = True
+                    for worker in made:
+                        worker.end()
                     raise
         finally:
-            for copy in made:
-                copy.remove()
+            for worker in made:
+                worker.end()
 
-    def _stop(self) -> None:
-        self.stopped = True
-        for process in list(_RUNNING):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+    def _measure(self, name: str) -> str:
+        if self.stopped:
+            return ""
+        worker, began = self.free.get(), time.monotonic()
+        try:
+            wrong = self.known.measure(name, worker.cold)
+        finally:
+            self.free.put(worker)
+        print(f"which lines {name} runs: {time.monotonic() - began:.0f} s", flush=True)
+        return wrong
 
-    def _measure(self, part: str, copy: Copy) -> None:
-        """How long the part's tests take as they are; they have to pass."""
-        began = time.monotonic()
-        status, line = copy.test(part)
-        self.usual[part] = time.monotonic() - began
-        if status:
-            raise SystemExit(f"the tests of {part} fail without any mutant: {line}")
-        print(f"{part}: its tests take {self.usual[part]:.0f} s as they are", flush=True)
+    def _left(self) -> list[tuple[Mutant, Choice]]:
+        """Those to try, of each part in turn."""
+        in_turn = (m for ms in zip_longest(*self.samples.values()) for m in ms if m is not None)
+        left = ((m, self.known.choose(m.path, m.line, self.tests[m.part])) for m in in_turn)
+        return [(m, choice) for m, choice in left if not self.state.settled(m, choice)]
 
-    def _try(self, mutant: Mutant) -> None:
+    def _try(self, given: tuple[Mutant, Choice]) -> None:
         if self.stopped:
             return
-        copy, began = self.copies.get(), time.monotonic()
+        (mutant, choice), worker = given, self.free.get()
         try:
-            with copy.holding(mutant):
-                status, line = copy.test(mutant.part, GRACE + SLOWER * self.usual[mutant.part])
+            outcome = worker.try_out(mutant, choice)
         finally:
-            self.copies.put(copy)
+            self.free.put(worker)
         if not self.stopped:
-            outcome = {"noticed": status != 0, "by": line, "seconds": round(time.monotonic() - began, 1)}
-            self.state.add(mutant, outcome)
+            self.state.add(mutant, outcome | {"met": choice.files, "left_out": choice.left_out})
             self._tell(mutant, outcome)
 
     def _tell(self, mutant: Mutant, outcome: dict[str, Any]) -> None:
@@ -374,6 +451,12 @@ class Trial:
         place = f"{mutant.path}:{mutant.line}"
         print(f"{mutant.part} {len(known)}/{len(own)} {word} ({outcome['seconds']:.0f} s) {place}, "
               f"{share:.0%} noticed so far", flush=True)  # fmt: skip
+
+
+def test_files(part: str) -> list[str]:
+    """A part's test files that there are."""
+    names = [f"tests/test_{name}.py" for name in PARTS[part].tests]
+    return [name for name in names if (ROOT / name).is_file()]
 
 
 def reasons(path: Path = REASONS) -> dict[tuple[str, str, str], str]:
@@ -395,7 +478,9 @@ def report(samples: dict[str, list[Mutant]], state: State, why: dict[tuple[str, 
               f"{len(same)} change nothing: {share:.1%} of the others noticed")  # fmt: skip
         for m in alive:
             reason = why.get((m.path, m.before, m.after), "NO REASON GIVEN")
-            print(f"  {m.path}:{m.line}\n    - {m.before}\n    + {m.after}\n    {reason}")
+            left_out = state.known[m.key].get("left_out", 0)
+            more = f" ({left_out} slower tests were not asked)" if left_out else ""
+            print(f"  {m.path}:{m.line}{more}\n    - {m.before}\n    + {m.after}\n    {reason}")
         well &= len(known) == len(mutants) and share >= ENOUGH and len(same) == len(alive)
     return well
 
@@ -404,7 +489,7 @@ def arguments(given: Iterable[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--count", type=int, default=COUNT, help="mutants of each part")
+    parser.add_argument("--count", type=int, default=COUNT, help="mutants of each part but the named ones")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="copies side by side")
     parser.add_argument("--report", action="store_true", help="try nothing, tell what is known")
     return parser.parse_args(None if given is None else list(given))
@@ -413,6 +498,7 @@ def arguments(given: Iterable[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Try what is not known yet, then report."""
     options = arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     samples = {part: sample(part, options.count) for part in options.parts}
     state = State(STATE)
     if not options.report:
