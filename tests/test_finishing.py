@@ -78,6 +78,16 @@ def test_a_link_begins_with_its_first_letter(html: Path) -> None:
     assert 'Solution to <a href="#x">Exercise 1</a>' in page.read_text(encoding="utf-8")
 
 
+def test_a_formula_keeps_its_full_stop(html: Path) -> None:
+    page = html / "book" / "page.html"
+    formula = '<span class="math notranslate nohighlight">\\(p\\)</span>'
+    page.write_text(f"<p>Of {formula}, and {formula} too.</p>", encoding="utf-8")
+    for _ in range(2):
+        finishing.finish(html)
+        text = page.read_text(encoding="utf-8")
+        assert f'<p>Of <span class="kept-together">{formula},</span> and {formula} too.' in text
+
+
 def test_a_second_time_changes_nothing(html: Path) -> None:
     finishing.finish(html)
     before = {p: p.read_bytes() for p in html.rglob("*") if p.is_file()}

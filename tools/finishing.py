@@ -3,7 +3,8 @@
 Pictures inside a page's HTML become files, of which a browser fetches those of the theme in use and only when
 they come near the screen. The theme's icons come twice, as a font and as a script of 1.5 MB that draws the
 same ones: the script goes. Labels of the theme that hide what a button says, a role that is no longer in use,
-and a link that begins with a space are put right. Each page names the feed of changes.
+and a link that begins with a space are put right, and a formula keeps the full stop behind it. Each page
+names the feed of changes.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ SAID = (
     (re.compile(r'<summary aria-label="Toggle hidden content">'), "<summary>"),
     (re.compile(r'(<button\s+class="[^"]*search-button-field[^"]*"[^>]*?)\s+aria-label="Search"'), r"\1"),
     (re.compile(r'role="doc-biblioentry"'), 'role="listitem"'),
+    (
+        re.compile(r'(?<!<span class="kept-together">)(<span class="math [^>]*>[^<]*</span>[.,;:!?)]+)'),
+        r'<span class="kept-together">\1</span>',
+    ),
     (re.compile(r'(admonition-title">Solution to)(<a [^>]*>) (?=Exercise)'), r"\1 \2"),
 )
 
