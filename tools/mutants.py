@@ -145,11 +145,11 @@ class Mutant:
     def key(self) -> str:
         """The same for the same mistake in the same file."""
         same = f"{self.path} {self.digest} {self.operator} {self.occurrence}"
-        return f"{same} {self.after}" if self.operator == BY_HAND else same
+        return f"{same} {self.after}" if self.operator.startswith(BY_HAND) else same
 
     def text(self, original: str) -> str:
         """The file with the mistake."""
-        if self.operator == BY_HAND:
+        if self.operator.startswith(BY_HAND):
             return original.replace(self.before, self.after)
         changed = mutated(original, self.operator, self.occurrence)
         assert changed is not None
@@ -199,7 +199,7 @@ def named(path: Path = REASONS) -> list[Mutant]:
         line = text[: text.index(entry["before"])].count("\n") + 1
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         place = (entry["path"], line, entry["before"], entry["after"])
-        found.append(Mutant("named", *place, BY_HAND, 0, digest))
+        found.append(Mutant("named", *place, f"{BY_HAND}: {entry['what']}", 0, digest))
     return found
 
 
@@ -388,7 +388,7 @@ class Trial:
         self.samples, self.state, self.workers = samples, state, workers
         self.tests = {part: test_files(part) for part in samples}
         self.files = list(dict.fromkeys(name for names in self.tests.values() for name in names))
-        self.known = Known(ROOT, STATE / "tests")
+        self.known = Known(ROOT, STATE / "tests", {m.path for found in samples.values() for m in found})
         self.free: queue.Queue[Worker] = queue.Queue()
         self.stopped = False
 
@@ -426,10 +426,11 @@ class Trial:
         return wrong
 
     def _left(self) -> list[tuple[Mutant, Choice]]:
-        """Those to try, of each part in turn."""
+        """Those to try, of each part in turn; the quick ones first, for which nothing is imported."""
         in_turn = (m for ms in zip_longest(*self.samples.values()) for m in ms if m is not None)
         left = ((m, self.known.choose(m.path, m.line, self.tests[m.part])) for m in in_turn)
-        return [(m, choice) for m, choice in left if not self.state.settled(m, choice)]
+        found = [(m, choice) for m, choice in left if not self.state.settled(m, choice)]
+        return sorted(found, key=lambda pair: pair[1].imported)
 
     def _try(self, given: tuple[Mutant, Choice]) -> None:
         if self.stopped:

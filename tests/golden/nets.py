@@ -29,12 +29,14 @@ class Row(NamedTuple):
     classifier: str
 
 
-#: As the paper prints them (Sec. 5.1, Tables 2 and 3).
+#: All that the paper prints (Sec. 5.1, Tables 2 and 3).
 ROWS = {
     "table_1": {
         "c-STN-1": Row("c-STN", 1, 1, "FC(6)", ""),
         "IC-STN-2": Row("IC-STN", 2, 1, "FC(6)", ""),
         "IC-STN-6": Row("IC-STN", 6, 1, "FC(6)", ""),
+        "IC-STN-3": Row("IC-STN", 3, 1, "FC(6)", ""),
+        "IC-STN-4": Row("IC-STN", 4, 1, "FC(6)", ""),
     },
     "table_2": {
         "CNN(a)": Row("CNN", 0, 0, "", "conv(3×3,3)-conv(3×3,6)-P-conv(3×3,9)-conv(3×3,12)-FC(48)-FC(10)"),
@@ -44,12 +46,18 @@ ROWS = {
         "CNN(b)": Row("CNN", 0, 0, "", "conv(9×9,2)-conv(9×9,4)-FC(32)-FC(10)"),
         "IC-STN-2(b)": Row("IC-STN", 2, 1, "FC(8)", _DIGIT_CLASSIFIER),
         "IC-STN-4(b)": Row("IC-STN", 4, 1, "FC(8)", _DIGIT_CLASSIFIER),
+        "STN(a)": Row("STN", 1, 1, _DEEP, _DIGIT_CLASSIFIER),
+        "c-STN-1(a)": Row("c-STN", 1, 1, _DEEP, _DIGIT_CLASSIFIER),
+        "c-STN-4(a)": Row("c-STN", 4, 4, "FC(8)", _DIGIT_CLASSIFIER),
+        "IC-STN-4(a)": Row("IC-STN", 4, 1, _DEEP, _DIGIT_CLASSIFIER),
+        "c-STN-1(b)": Row("c-STN", 1, 1, "FC(8)", _DIGIT_CLASSIFIER),
     },
     "table_3": {
         "CNN": Row("CNN", 0, 0, "", "conv(7×7,6)-conv(7×7,12)-P-conv(7×7,24)-FC(200)-FC(43)"),
         "STN": Row("STN", 1, 1, _SIGNS, _SIGN_CLASSIFIER),
         "c-STN-1": Row("c-STN", 1, 1, _SIGNS, _SIGN_CLASSIFIER),
         "IC-STN-2": Row("IC-STN", 2, 1, _SIGNS, _SIGN_CLASSIFIER),
+        "IC-STN-4": Row("IC-STN", 4, 1, _SIGNS, _SIGN_CLASSIFIER),
     },
 }
 
