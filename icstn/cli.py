@@ -162,8 +162,13 @@ def train(
     specs = cells(experiment, preset, seed_list(seeds), model, **changes)
     execution = _execution(device, data, workers, scheduler, log)
     for r in ensure(specs, Records(records), execution):
-        result = f"{r.test_error:.3f} {r.spec.about.unit}" if r.status == "finished" else r.status
-        print(f"{result:>12}  {r.spec.key}" + (f"  ({r.remark})" if r.remark else ""))
+        print(_result(r))
+
+
+def _result(record: Any) -> str:
+    finished = record.status == "finished"
+    error = f"{record.test_error:.3f} {record.spec.about.unit}" if finished else record.status
+    return f"{error:>12}  {record.spec.key}" + (f"  ({record.remark})" if record.remark else "")
 
 
 @app.command()
@@ -195,6 +200,32 @@ def search(
             save_outcome(so_far(space, kept, known), out)
     for candidate, score in sorted(found.scores(2).items(), key=lambda row: row[1]):
         print(f"{score:8.3f}  " + ", ".join(f"{name}={value:g}" for name, value in candidate))
+
+
+@app.command()
+@_plain_errors()
+def study(
+    name: Annotated[str | None, typer.Argument(help="Which; without one, all are listed.")] = None,
+    device: Device = "auto",
+    data: Data = None,
+    records: RecordsFolder = None,
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
+    log: Log = None,
+) -> None:
+    """Train what is left of a study: the runs that one result of the book calls for. Goes on when stopped."""
+    from icstn.experiments import ensure, open_records
+    from icstn.experiments.studies import STUDIES
+    from icstn.experiments.studies import study as named
+
+    kept = open_records(records or "published")
+    if name is not None:
+        for r in ensure(named(name).specs, kept, _execution(device, data, workers, scheduler, log)):
+            print(_result(r))
+        return
+    for one in STUDIES.values():
+        done = sum(kept.find(spec) is not None for spec in one.specs)
+        print(f"{one.name:<12}{done:>4} of {len(one.specs):>3} runs  {one.purpose}")
 
 
 @app.command()

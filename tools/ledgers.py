@@ -27,6 +27,7 @@ from tools.ledger_claims import claims_page
 from tools.ledger_equations import equations, equations_page
 from tools.ledger_provenance import provenance_page
 from tools.ledger_recipes import recipes_page
+from tools.ledger_studies import studies_page
 from tools.ledger_summary import summary_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +70,7 @@ def pages(records: Sequence[Record], measurements: dict, root: Path = ROOT) -> d
         "does_the_paper_hold.md": summary_page(Evidence(records, measurements), documents),
         "provenance.md": provenance_page(records),
         "recipes.md": recipes_page(searches()),
+        "studies.md": studies_page(records),
     }
 
 

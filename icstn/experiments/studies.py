@@ -1,0 +1,132 @@
+"""Studies: the runs that the book's results call for, in the order of their value.
+
+A study names runs; what has a Record is done, and the rest can be trained by one command, on any number of
+machines, in any order, and stopped at any time: ``icstn study image-side``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from icstn.experiments.experiment import EXPERIMENTS
+from icstn.experiments.recipes import cells
+from icstn.experiments.spec import RunSpec, SpecError
+from icstn.warps import FAMILIES
+
+THREE, TWO, ONE = range(3), range(2), range(1)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Some runs with one purpose.
+
+    Attributes:
+        name: for the command line.
+        purpose: what they are for.
+        specs: the runs.
+    """
+
+    name: str
+    purpose: str
+    specs: tuple[RunSpec, ...]
+
+
+def _full(table: str, seeds: Iterable[int], models: Sequence[str] | None = None, **own: Any) -> list[RunSpec]:
+    return cells(table, "full", seeds, models, **own)
+
+
+def _composed(table: str) -> list[str]:
+    return [model for model in EXPERIMENTS[table].rows if "C-STN" in model or "c-STN" in model]
+
+
+def _shared_stn() -> list[RunSpec]:
+    rows = EXPERIMENTS["table_2"].rows
+    stacks = {model: rows[model].replace("]×1", "]×4") for model in ("STN(a)", "STN(b)")}
+    return [s for m, stack in stacks.items() for s in _full("table_2", THREE, [m], architecture=stack)]
+
+
+def _families() -> list[RunSpec]:
+    model = "IC-STN-4(b)"
+    stack = EXPERIMENTS["table_2"].rows[model]
+    smaller = {name: f"FC({family.dim})" for name, family in FAMILIES.items() if name != "homography"}
+    return [
+        spec
+        for name, last in smaller.items()
+        for spec in _full("table_2", THREE, [model], warp=name, architecture=stack.replace("FC(8)", last))
+    ]
+
+
+def _paper() -> list[RunSpec]:
+    block_b = [model for model in EXPERIMENTS["table_2"].rows if model.endswith("(b)")]
+    block_a = ["CNN(a)", "STN(a)", "c-STN-1(a)", "IC-STN-4(a)"]
+    planar = cells("table_1", "paper", ONE, ["c-STN-1", "IC-STN-2", "IC-STN-4"])
+    return [
+        *cells("table_2", "paper", ONE, block_b + block_a),
+        *(spec for spec in planar if spec.sigma in (2.5, 10.0)),
+    ]
+
+
+def _study(name: str, purpose: str, *runs: Iterable[RunSpec]) -> Study:
+    return Study(name, purpose, tuple(spec for some in runs for spec in some))
+
+
+#: By name, the most valuable first.
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        _study("table-1", "Table 1 with three seeds in each cell", _full("table_1", THREE)),
+        _study("table-2", "Table 2 with three seeds in each cell", _full("table_2", THREE)),
+        _study(
+            "image-side",
+            "The same networks composed on the side that the paper prints",
+            _full("table_2", THREE, _composed("table_2"), side="image"),
+            _full("table_1", THREE, _composed("table_1"), side="image"),
+        ),
+        _study("table-3", "Table 3 with two seeds in each cell", _full("table_3", TWO)),
+        _study(
+            "cascades",
+            "Cascades learned together (Sec. 2.2), an ordinary recurrent network of that size (Sec. 5.1)",
+            _full("cascades", THREE),
+        ),
+        _study(
+            "tolerance",
+            "What pooling, distorted training digits and size give a plain network (Sec. 1)",
+            _full("tolerance", THREE),
+        ),
+        _study(
+            "inverse",
+            "The inverse of the predicted warp computed, not learned",
+            _full("table_2", THREE, ["IC-STN-4(a)", "IC-STN-4(b)"], invert=True),
+        ),
+        _study(
+            "shared-stn",
+            "Reuse without passing on the warp: four STNs in a row that share one predictor",
+            _shared_stn(),
+        ),
+        _study("families", "Smaller families of warps, of the noise and of the predictor", _families()),
+        _study(
+            "sign-noise",
+            "Signs under the noise of the authors' released code, 4.5 px, not the text's 3.5",
+            _full("table_3", TWO, ["IC-STN-4"], sigma=4.5),
+        ),
+        _study(
+            "resolution",
+            "Signs of fewer pixels, 16 and 24 a side",
+            *(_full("table_3", ONE, ["IC-STN-2"], resolution=side) for side in (16, 24)),
+        ),
+        _study("paper", "The paper's optimizer, rates and length, to the letter", _paper()),
+    )
+}
+
+
+def study(name: str) -> Study:
+    """The study of that name.
+
+    Raises:
+        SpecError: there is none; the message lists what there is.
+    """
+    if name not in STUDIES:
+        raise SpecError(f"there is no study {name!r}: choose from {', '.join(STUDIES)}")
+    return STUDIES[name]
