@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 
+import numpy as np
 import pytest
 import torch
 
 from icstn.classical import Aligner
+from icstn.classical.anderson import Anderson
 from icstn.classical.level import Template
 from icstn.classical.pyramid import box
 from icstn.classical.samples import Grid
 from icstn.classical.trials import Trials, make_trials
+from icstn.sampling import Frame
 from icstn.warps import FAMILIES, corner_error, family
 
 
@@ -140,3 +143,75 @@ def test_first_used_under_inference_mode_it_learns_later(photo: torch.Tensor) ->
         aligner(image).p.sum().backward()
         assert image.grad is not None
         assert image.grad.isfinite().all()
+
+
+def test_acceleration_finds_where_linear_steps_lead() -> None:
+    """Steps f = (A − 1) (x − x*), of three items with rates up to 0.8: two suffice for two directions."""
+    rates, target = np.array([[0.8, 0.2], [0.5, 0.5], [0.0, 0.8]]), np.array([0.3, -0.2])
+    plain, quick, faster = np.zeros((3, 2)), np.zeros((3, 2)), Anderson(np.eye(2))
+    for _ in range(5):
+        plain, quick = plain + (rates - 1) * (plain - target), quick + faster((rates - 1) * (quick - target))
+    assert np.abs(plain - target).max() > 0.1
+    assert np.abs(quick - target).max() < 1e-3
+
+
+def test_acceleration_forgets_items_and_leaves_long_steps_alone() -> None:
+    faster = Anderson(np.eye(2))
+    faster(np.array([[0.1, 0.0], [0.2, 0.0]]))
+    faster.keep(np.array([False, True]))
+    assert np.allclose(faster(np.array([[0.1, 0.0]])), [[0.2, 0.0]], atol=1e-4)  # half of it each time
+    long = Anderson(np.eye(2))
+    long(np.array([[20.0, 0.0]]))
+    assert np.array_equal(long(np.array([[10.0, 0.0]])), [[10.0, 0.0]])
+
+
+def test_noise_is_told_from_a_misfit_that_has_structure(photo: torch.Tensor) -> None:
+    """Noise lowers the correlation below what is asked for, and the place is still right; cover does not."""
+    t = trials(photo, 2.0, "affine", n=12)
+    aligner = Aligner(t.template, "affine")
+    noise = torch.randn(t.images.shape, generator=torch.Generator().manual_seed(3))
+    noisy = aligner(t.images + 0.09 * noise)
+    assert bool((noisy.correlation < aligner.min_correlation).all())
+    assert bool((t.error(noisy.p) < 0.5).all())
+    assert int(noisy.converged.sum()) >= 10
+    covered = t.images.clone()
+    covered[..., 40:58, 40:100] = 0.5
+    found = aligner(covered)
+    assert not bool((found.converged & (t.error(found.p) > 0.5)).any())
+    assert bool(found.mismatch.any())
+    single = Aligner(t.template, "affine")
+    words = [single(image[None]).status[0] for image in torch.cat((t.images + 0.09 * noise, covered))]
+    assert words[:12].count("converged") >= 10
+    assert words[12:] == found.status
+
+
+def test_what_does_not_look_like_the_template_is_given_up_early(photo: torch.Tensor) -> None:
+    t = trials(photo, 2.0, "homography")
+    elsewhere = torch.rand(t.images.shape, generator=torch.Generator().manual_seed(5))
+    aligner = Aligner(t.template, "homography", levels=1, retry=False)
+    assert not bool(aligner(elsewhere).converged.any())
+    assert aligner.lean is not None
+    frame = Frame.crop(*t.images.shape[-2:], *t.template.shape[-2:])
+    for images in (elsewhere, elsewhere[:1]):
+        out = aligner.lean(images, torch.zeros(len(images), 8), frame)
+        assert out.iterations.max() <= 5
+        assert not out.done.any()
+
+
+def test_samples_beside_masked_ones_have_no_gradient(photo: torch.Tensor) -> None:
+    """Whatever lies under the mask, a prepared template is the same, and few steps are needed."""
+    t = trials(photo, 2.0, "homography")
+    mask = torch.ones(60, 60)
+    mask[:30, :30] = 0
+    found = []
+    for under in (0.0, 1.0):
+        template = t.template.clone()
+        template[..., :30, :30] = under
+        aligner = Aligner(template, "homography", mask=mask)
+        found.append(aligner(t.images))
+        assert bool(found[-1].converged.all())
+        assert float(found[-1].iterations.float().mean()) < 12
+        level = aligner.lean.levels[0]
+        rows = level.rows[0, :8].view(8, 60, 60)
+        assert bool((rows[:, :31, :31] != 0).any())
+    assert apart("homography", found[0].p, found[1].p) < 0.01

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from icstn.classical.descent import Best, State, join, slices
 from icstn.classical.inputs import as_images, items, to_gray
-from icstn.classical.lean import Lean
+from icstn.classical.lean import Lean, Scales
 from icstn.classical.level import ALL, Image, Rows, Scale, Template, moments
 from icstn.classical.lucas_kanade import ALGORITHMS, Algorithm, Fixed, hessian, solve, steepest_descent
-from icstn.classical.prepared import Outcome
+from icstn.classical.prepared import NOISY, Outcome
 from icstn.classical.pyramid import box, image_pyramid
 from icstn.classical.result import AlignmentResult, Placed, better, replaced
 from icstn.sampling import Frame
@@ -72,7 +72,9 @@ class Aligner:
         blur: size in pixels of a light box blur (odd; 1 is none), or several in the same order.
         normalize: compare up to gain and offset (zero mean, unit variance): light does not matter.
         min_overlap: an item with a smaller fraction of its samples inside the image is given up.
-        min_correlation: a result below it is flagged as a mismatch; for very noisy images take less.
+        min_correlation: a result below it is flagged as a mismatch (0.15 below it where what does not fit is
+            noise: without structure), and what is as far below after five steps at full size is given up; for
+            very noisy images take less.
         retry: try an item that left the image or did not come to rest once more, with
             Levenberg-Marquardt, and a homography once again from where an affine alignment ends (not where a
             gradient or the trajectory is asked for).
@@ -243,12 +245,14 @@ class Aligner:
         if lean is None:
             found = self._align(image, p, frame)
             return self._again(found, image, p, frame) if self.retry and not self.damping else found
-        out = lean(image, p, frame)
-        found = self._verdict(out)
+        scales = Scales(image, self.levels)
+        found = self._verdict(lean(scales, p, frame))
         again = found.left_image if not self.retry else ~(found.converged | found.mismatch)
         if self.retry:
-            found = self._damped(lean, found, image, p, frame)
-        rows = (again & ~found.converged).nonzero().flatten()
+            found = self._damped(lean, found, scales, p, frame)
+        rho, least = found.correlation, self.min_correlation
+        settled = torch.where(found.mismatch, rho >= least, ~found.left_image & (rho < least - NOISY))
+        rows = (again & ~(found.converged | settled)).nonzero().flatten()
         if not len(rows):
             return found
         images = image if image.shape[0] == 1 else image[rows]
@@ -256,7 +260,7 @@ class Aligner:
         return better(found, general, rows) if self.retry else replaced(found, general, rows)
 
     def _damped(
-        self, lean: Lean, found: AlignmentResult, image: Tensor, p: Tensor, frame: Frame
+        self, lean: Lean, found: AlignmentResult, image: Scales, p: Tensor, frame: Frame
     ) -> AlignmentResult:
         """Further attempts for what did not converge: Levenberg-Marquardt, and from an affine alignment."""
         for through_affine in (False, True)[: 1 + self.warp.projective]:
@@ -271,7 +275,7 @@ class Aligner:
             found = better(found, self._verdict(out).select(rows), rows)
         return found
 
-    def _affine(self, image: Tensor, p: Tensor, frame: Frame, only: np.ndarray) -> Tensor:
+    def _affine(self, image: Tensor | Scales, p: Tensor, frame: Frame, only: np.ndarray) -> Tensor:
         """The affine alignment as a homography: fewer parameters go astray less often on a coarse level."""
         if self._simpler is None:
             self._simpler = self._lean(affine)
@@ -285,7 +289,8 @@ class Aligner:
         T, n = self.template, len(out.M)
         rho = np.clip(np.nan_to_num(out.correlation), -1, 1) * out.inside  # none where nothing varies
         done = out.done & out.inside
-        mismatch = done & (out.doubtful | (rho < self.min_correlation))
+        least = self.min_correlation - NOISY * out.noisy
+        mismatch = done & (out.doubtful | (rho < least))
         numbers = (self.lean.params(out.M), rho, np.ones(n))
         p, correlation, overlap = (torch.from_numpy(x).to(T.device, T.dtype) for x in numbers)
         flags = (done & ~mismatch, ~out.inside, np.zeros(n, bool), mismatch, out.iterations)
@@ -308,6 +313,7 @@ class Aligner:
     ) -> AlignmentResult:
         """All levels, for the rows of the batch that image and p hold, in chunks or as a whole."""
         state, path = State.start(p), [p] if keep else None
+        hopeless: Tensor | None = None
         images = image_pyramid(image, self.levels)
         for level, (T_all, fixed_all) in reversed(list(enumerate(self._templates(frame), self.finest))):
             T_rows, fixed_rows = T_all.select(rows), _select(fixed_all, rows)
@@ -316,17 +322,23 @@ class Aligner:
                 if whole
                 else self._chunk(T_all, fixed_all is not None and fixed_all.sd.shape[0] == 1)
             )
-            parts, results = [], []
+            parts, results, alike = [], [], []
             for r in slices(p.shape[0], step):
                 pixels = images[level] if image.shape[0] == 1 else images[level][r]
                 T, fixed, s = T_rows.select(r), _select(fixed_rows, r), state.select(r)
                 size = (image.shape[-2], image.shape[-1])
                 I = Image(T.scale, box(pixels, self.blur[level]), size, T.counted)
+                if hopeless is not None:
+                    s.give_up(hopeless[r])
                 self._descend(level, T, I, fixed, s, path, self.damping if damping is None else damping)
                 parts.append(s)
                 if level == self.finest:
                     results.append(self._judge(T, I, s))
+                elif level == self.finest + 1 and self.lean is not None and not whole:
+                    alike.append(_correlation(T, *I.warp(s.p)))
             state = join(parts)
+            if alike:
+                hopeless = torch.cat(alike) < self.min_correlation - NOISY
         found = join(results)
         return found if path is None else replace(found, trajectory=torch.stack(path))
 
@@ -353,7 +365,7 @@ class Aligner:
         algorithm, entry = self.algorithms[level], s.p
         best = Best(damping) if damping else None
         limit = self._limit(level) ** 2
-        for _ in range(self.iterations[level]):
+        for _ in range(self.iterations[level] * s.busy):
             step = algorithm.step(T, I, s.p, fixed)
             lam = None
             if best is not None:
@@ -380,30 +392,30 @@ class Aligner:
         overlap = one.expand(e.shape[0]) if inside is None else mask.mean((1, 2))
         seen = overlap.clamp(min=1e-6)
         residual = (((e - T.T) * mask).square().mean((1, 2)) / seen).sqrt()
-        mean, std = (m.flatten() for m in moments(IWxp, inside))
-        flat = std <= 50 * torch.finfo(e.dtype).eps * (mean.abs() + std)
-        correlation = (IWxp * T.contrast(inside) * mask).mean((1, 2)) / (seen * std)
-        correlation = correlation.masked_fill(flat, 0).clamp(-1, 1)
+        correlation = _correlation(T, IWxp, inside)
         overlap = overlap / T.share
         left = s.left | (overlap < self.min_overlap)
         # of two signals of unit variance, (1 - correlation) is half the mean squared difference
-        most = (2 * (1 - self.min_correlation)) ** 0.5 * T.std
-        mismatch = s.done & ~((correlation >= self.min_correlation) & (residual <= most))
-        mismatch = mismatch | (s.done & self._doubtful(e, T, mask))
+        doubtful, noisy = self._doubts(e, T, mask)
+        least = self.min_correlation - NOISY * noisy.to(e.dtype)
+        most = (2 * (1 - least)).sqrt() * T.std
+        mismatch = s.done & (doubtful | ~((correlation >= least) & (residual <= most)))
         converged = s.done & ~(left | s.singular | mismatch)
         return AlignmentResult(
             s.p, converged, s.iterations, residual, correlation, overlap, left, s.singular, mismatch
         )
 
-    def _doubtful(self, e: Tensor, T: Template, mask: Tensor) -> Tensor:
+    def _doubts(self, e: Tensor, T: Template, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The same doubts as on the short way, where that is open to this aligner."""
         level = None if self.lean is None else self.lean.levels[self.finest]
         if level is None or level.rows is None or len(level.T) > 1:
-            return torch.zeros(len(e), dtype=torch.bool, device=e.device)
+            none = torch.zeros(len(e), dtype=torch.bool, device=e.device)
+            return none, none
         misfit = (e - T.T) * mask / (T.std * level.count**0.5).view(-1, 1, 1)
         own, misfit = (x.detach().cpu().numpy() for x in (level.T, misfit.flatten(1)))
-        doubtful = level.doubtful(own + misfit, own, (1 - self.min_correlation) / 4)
-        return torch.from_numpy(doubtful).to(e.device)
+        found = level.doubts(own + misfit, own, self.min_correlation)
+        doubtful, noisy = (torch.from_numpy(x).to(e.device) for x in found)
+        return doubtful, noisy
 
     def _templates(self, frame: Frame) -> list[tuple[Template, Fixed | None]]:
         """The template and what its algorithm precomputes, for each level from full size to coarse."""
@@ -456,7 +468,7 @@ class Aligner:
                 limits,
                 self.blur,
                 self._masks(),
-                (1 - self.min_correlation) / 4,
+                self.min_correlation,
             )
 
     def _limit(self, level: int, coarse: float = COARSE_TOL) -> float:
@@ -608,6 +620,19 @@ def _algorithm(name: str, warp: Warp) -> Algorithm:
         raise ValueError(f"unknown algorithm {name!r}: they are {', '.join(ALGORITHMS)}")
     ALGORITHMS[name].check(warp)
     return ALGORITHMS[name]
+
+
+def _correlation(T: Template, IWxp: Tensor, inside: Tensor | None) -> Tensor:
+    """Of warped images with the template, over the samples inside; 0 where nothing varies."""
+    shared = IWxp * T.contrast(inside)
+    if inside is None:
+        product = shared.mean((1, 2))
+    else:
+        mask = inside.to(shared.dtype).unsqueeze(1)
+        product = (shared * mask).mean((1, 2)) / mask.mean((1, 2)).clamp(min=1e-6)
+    mean, std = (m.flatten() for m in moments(IWxp, inside))
+    flat = std <= 50 * torch.finfo(std.dtype).eps * (mean.abs() + std)
+    return (product / std).masked_fill(flat, 0).clamp(-1, 1)
 
 
 def _select(fixed: Fixed | None, r: Rows) -> Fixed | None:

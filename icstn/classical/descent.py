@@ -65,6 +65,12 @@ class State:
             self.active, self.whole = self.active & ~short, False
         self.busy = self.whole or bool(self.active.any())
 
+    def give_up(self, hopeless: Tensor) -> None:
+        """Let these items rest where they are."""
+        self.active = self.active & ~hopeless
+        self.whole = bool(self.active.all())
+        self.busy = bool(self.active.any())
+
     def next_level(self, entry: Tensor) -> None:
         """Everything is active again, from ``entry`` where this level failed."""
         failed = self.left | self.singular

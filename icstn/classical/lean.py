@@ -19,18 +19,22 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from icstn.classical.prepared import Level, Outcome
+from icstn.classical.anderson import Anderson
+from icstn.classical.prepared import NOISY, PATIENCE, Level, Outcome
 from icstn.classical.pyramid import box, image_pyramid
 from icstn.classical.samples import EYE, Grid, samples_of
 from icstn.classical.solo import Solo
 from icstn.sampling import Frame
 from icstn.warps import Warp, affine
 
+#: A damped step is short before its place is right: on a coarse level its limit is this fraction.
+DAMPED = 0.5
 #: Image sizes and frames whose grids are kept.
 KEPT = 8
 #: A template less wide than this takes affine steps.
@@ -49,7 +53,7 @@ class Lean:
         limits: an item stops when no corner moves by this many pixels of the full size, for each level.
         blur: size of the box blur of the image, for each level.
         mask: weights of the template's samples on each level, ``(h, w)`` of 0 and 1.
-        structured: share of the template's energy that a misfit with structure may have.
+        min_correlation: of an alignment.
     """
 
     def __init__(
@@ -62,7 +66,7 @@ class Lean:
         limits: Sequence[float],
         blur: Sequence[int],
         mask: Sequence[Tensor] | None = None,
-        structured: float = 0.025,
+        min_correlation: float = 0.9,
     ) -> None:
         self.warp, self.blur, self.iterations, self.limits = warp, blur, iterations, limits
         self.levels = [
@@ -76,7 +80,7 @@ class Lean:
             )
             for number, v in enumerate(values)
         ]
-        self.structured = structured
+        self.min_correlation = min_correlation
         self.finest = next(number for number, v in enumerate(values) if v is not None)
         finest = values[self.finest]
         assert finest is not None
@@ -86,7 +90,7 @@ class Lean:
 
     def __call__(
         self,
-        image: Tensor,
+        image: Tensor | Scales,
         p: Tensor,
         frame: Frame,
         damping: float = 0.0,
@@ -95,34 +99,37 @@ class Lean:
         """Align a batch.
 
         Args:
-            image: ``(batch or 1, C, H, W)``.
+            image: ``(batch or 1, C, H, W)``, or with its halves.
             p: initial warps.
             frame: where the template lies at p = 0.
             damping: initial λ of Levenberg-Marquardt, which also takes back steps out of the image; 0 is
                 Gauss-Newton.
             only: which items are to be aligned, ``(batch,)``; the others count as not inside.
         """
+        scales = image if isinstance(image, Scales) else Scales(image, len(self.levels))
+        image = scales.image
         grids = self._placed(frame, (image.shape[-2], image.shape[-1]))
         state = Outcome(self._matrices(p), only)
         if len(p) == 1 and image.device.type == "cpu" and len(self.std) == 1 and not damping:
             self._one(image, state, grids)
             return state
-        images = image_pyramid(image, len(self.levels))
         for number in reversed(range(len(self.levels))):
             level, grid = self.levels[number], grids[number]
             if level is None or grid is None:
                 continue
             for items in state.chunks(level.chunk()):
-                pixels = box(state.take(images[number], items), self.blur[number])
+                pixels = box(state.take(scales.all[number], items), self.blur[number])
                 with np.errstate(all="ignore"):  # a warp that is not finite is not inside the image
+                    last = number == self.finest
                     part = _Part(level, grid, state, items, pixels, damping)
-                    part.structured = self.structured if number == self.finest else None
-                    part.descend(self.iterations[number], self.limits[number])
+                    part.least = self.min_correlation if last else None
+                    limit = self.limits[number] * (DAMPED if damping and not last else 1)
+                    part.descend(self.iterations[number], limit)
         return state
 
     def _one(self, image: Tensor, found: Outcome, grids: list[Grid | None]) -> None:
         if self._solo is None:
-            self._solo = Solo(self.levels, self.iterations, self.limits, self.blur, self.structured)
+            self._solo = Solo(self.levels, self.iterations, self.limits, self.blur, self.min_correlation)
         with np.errstate(all="ignore"):
             self._solo(image[0].detach().numpy(), found, grids)
 
@@ -146,6 +153,23 @@ class Lean:
         while len(self._grids) > KEPT:
             self._grids.popitem(last=False)
         return self._grids[key]
+
+
+class Scales:
+    """Images with their halves, which are made when they are first asked for.
+
+    Args:
+        image: ``(batch or 1, C, H, W)``.
+        levels: number of sizes.
+    """
+
+    def __init__(self, image: Tensor, levels: int) -> None:
+        self.image, self.levels = image, levels
+
+    @cached_property
+    def all(self) -> list[Tensor]:
+        """From full size to coarse."""
+        return image_pyramid(self.image, self.levels)
 
 
 class _Part:
@@ -174,9 +198,10 @@ class _Part:
         self.fixed = None if level.rows is None else state.take(level.rows, items)
         self.H = None if level.H is None else state.take(level.H, items).double().cpu().numpy()
         self.M, self.correlation = state.M[items], state.correlation[items]
-        self.structured: float | None = None
+        self.least: float | None = None
         self._values: Callable[[], Tensor] | None = None
         self.best: _Best | None = None
+        self.longer = None if level.second_order else Anderson(level.samples.corner_steps)
         self._place()
         self._keep(self._fine)
         if damping:
@@ -186,13 +211,17 @@ class _Part:
         """Take steps until the last corner of the last item rests."""
         state = self.state
         state.done[self.items] = False
-        for _ in range(iterations):
+        for number in range(iterations):
+            if number == PATIENCE and self.least is not None and len(self.items):
+                self._give_up(self.correlation < self.least - NOISY)
             if not len(self.items):
                 return
             I = self.grid.sample(self.pixels, self.M)
             dp, H = self._second_order(I) if self.level.second_order else self._inverse(I)
             if self.best is not None:
                 self.M, self.correlation, dp = self.best.choose(self.M, self.correlation, dp, H)
+            elif self.longer is not None:
+                dp = self.longer(dp)
             D = (dp @ self.level.samples.generators).reshape(-1, 3, 3)
             self.M, old = self.M @ (EYE + D if self.level.second_order else EYE - D + D @ D), self._corners
             if self.best is not None:
@@ -222,21 +251,25 @@ class _Part:
         self._store(fine & resting)
         self._keep(fine & ~resting)
 
+    def _give_up(self, hopeless: np.ndarray) -> None:
+        self._store(hopeless)
+        self._keep(~hopeless)
+
     def _store(self, which: np.ndarray) -> None:
         state, items = self.state, self.items[which]
         if len(items):
-            if self.structured is not None:
+            if self.least is not None:
                 self._doubt(which)
             state.M[items], state.correlation[items] = self.M[which], self.correlation[which]
 
     def _doubt(self, which: np.ndarray) -> None:
         """Look at what does not fit, where the last step of these items began."""
-        if self._values is None or self.fixed is None or self.structured is None:
+        if self._values is None or self.fixed is None or self.least is None:
             return
         values, T, fixed = (x.cpu().numpy() for x in (self._values(), self.T, self.fixed))
         T, own = (T, None) if len(T) == 1 else (T[which], fixed[which])
-        doubtful = self.level.doubtful(values[which], T, self.structured, own)
-        self.state.doubtful[self.items[which]] = doubtful
+        state, items = self.state, self.items[which]
+        state.doubtful[items], state.noisy[items] = self.level.doubts(values[which], T, self.least, own)
 
     def _keep(self, going: np.ndarray) -> None:
         if going.all():
@@ -252,6 +285,8 @@ class _Part:
         self.pixels, self.T = (x[rows] if len(x) > 1 else x for x in (self.pixels, self.T))
         if self.best is not None:
             self.best.keep(going)
+        if self.longer is not None:
+            self.longer.keep(going)
         if self.fixed is not None and len(self.fixed) > 1:
             self.fixed = self.fixed[rows]
         if self.H is not None and len(self.H) > 1:

@@ -13,12 +13,20 @@ from icstn.classical.samples import Samples
 
 #: Floats that one chunk of a batch may hold for each thread, so that they stay in its cache.
 CHUNK = 2**19
+#: Steps on the finest level, after which an item is given up that does not look like the template.
+PATIENCE = 5
+#: From this many samples a side on, those beside masked ones have no gradient.
+INNER_SIDE = 20
 #: Parts of a template along each side whose steps are compared.
 TILES = 4
 #: Uncertainty of the corners in pixels, by these parts, above which a place is not trusted.
 UNCERTAIN = 0.3
-#: Correlation of neighboring misfits above which it has structure.
-NEIGHBORS = 1 / 3
+#: Correlation of the misfits of samples two or three apart above which the misfit has structure.
+STRUCTURE = 0.1
+#: The same of neighbours: noise in a warped image, whose neighbours share pixels, seldom has more.
+NEIGHBORS = 0.36
+#: The correlation may be so much lower than asked for where the misfit is noise.
+NOISY = 0.15
 
 
 class Level:
@@ -35,7 +43,10 @@ class Level:
         self, values: Tensor, samples: Samples, second_order: bool, mask: Tensor | None = None
     ) -> None:
         self.samples, self.second_order = samples, second_order
-        self.mask = None if mask is None else mask.to(values).reshape(1, 1, -1)
+        self.mask = self.inner = None
+        if mask is not None:
+            inner = _surrounded(mask) if min(mask.shape) >= INNER_SIDE else mask
+            self.mask, self.inner = (x.to(values).reshape(1, 1, -1) for x in (mask, inner))
         self.channels = values.shape[1]
         self.count = samples.height * samples.width * self.channels
         one = torch.ones_like(values[:1]).flatten(2)
@@ -70,7 +81,7 @@ class Level:
         """∇ of values ``(b, C·N)`` times ∂W/∂p, ``(b, k, C·N)``."""
         s = self.samples
         sd = s.steepest_descent(values.view(-1, self.channels, s.height, s.width), out)
-        return (sd if self.mask is None else sd.mul_(self.mask)).flatten(2)
+        return (sd if self.inner is None else sd.mul_(self.inner)).flatten(2)
 
     def normal_rows(self, values: Tensor, T: Tensor) -> Tensor:
         """What the normal equations of a second-order step are products of, ``(b, k + 3, C·N)``.
@@ -86,28 +97,32 @@ class Level:
         torch.sub(T, values, out=rows[:, k + 2])
         return rows
 
-    def doubtful(
-        self, values: np.ndarray, T: np.ndarray, structured: float, fixed: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Whether what does not fit says that the place may be wrong, ``(b,)``.
+    def doubts(
+        self, values: np.ndarray, T: np.ndarray, least: float, fixed: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Whether what does not fit says that the place may be wrong, and whether it is noise, ``(b,)`` each.
 
-        It may where the misfit is larger than a share of the template's energy and has structure, unlike
-        noise (its neighbours correlate): the image is blurred, covered, or something else. And it may where
-        the template's parts want to go different ways: where the steps that :data:`TILES` × :data:`TILES`
-        parts would take, which add up to none, differ so much that their corners are uncertain by more than
-        :data:`UNCERTAIN` pixels (a jackknife, which sees misfits of any structure); of a large misfit, which
-        may pull all parts to the same side, a third of that is enough.
+        Noise has no structure: its samples do not correlate with those two and three further, and little with
+        their neighbours, with which they share pixels of the warped image. The place may be wrong where a
+        misfit that is no noise is large (a quarter of what the correlation allows) and correlates near and
+        far: the image is blurred, covered, or something else. And it may where the template's parts want to
+        go different ways: where the steps that :data:`TILES` × :data:`TILES` parts would take, which add up
+        to none, differ so much that their corners are uncertain by more than :data:`UNCERTAIN` pixels (a
+        jackknife, which sees misfits of any structure); of a large misfit that is no noise, which may pull
+        all parts to the same side, a third of that is enough.
 
         Args:
             values: the image at the template's samples, zero mean and unit length, ``(b, C·N)``.
             T: the template's.
-            structured: share of the energy that a misfit with structure may have.
+            least: correlation of an alignment.
             fixed: the rows (:attr:`rows`) of these items, where each has its own template.
         """
         s, e = self.samples, values - T
         energy = np.einsum("bn,bn->b", e, e)
-        large = energy > 2 * structured
-        bad = large & (self._neighbors(e) > 2 * NEIGHBORS * energy) if large.any() else large
+        far = np.maximum(self._apart(e, 2), self._apart(e, 3)) > 2 * STRUCTURE * energy
+        near = self._apart(e, 1) > 2 * NEIGHBORS * energy
+        noise = ~(near | far)
+        large = (energy > (1 - least) / 2) & ~noise
         if fixed is None:
             corners = self._tiles(e) @ self._corner_tiles  # (parts, b, 8)
         else:
@@ -115,13 +130,17 @@ class Level:
             steps = steps.reshape(TILES**2, len(e), s.k, -1)
             corners = np.einsum("tbn,tbkn->tbk", self._tiles(e), steps) @ s.corner_steps
         most = np.where(large, UNCERTAIN / 3, UNCERTAIN)
-        return bad | ~(np.square(corners).sum((0, 2)) <= 4 * most**2)
+        uncertain = ~(np.square(corners).sum((0, 2)) <= 4 * most**2)
+        return uncertain | (large & near & far), noise
 
-    def _neighbors(self, e: np.ndarray) -> np.ndarray:
-        """Sum of the products of every sample with that to its right and that below, ``(b,)``."""
-        x = e.reshape(len(e), -1, self.samples.height, self.samples.width)
-        right = np.einsum("bchw,bchw->b", x[..., 1:], x[..., :-1])
-        return right + np.einsum("bchw,bchw->b", x[..., 1:, :], x[..., :-1, :])
+    def _apart(self, e: np.ndarray, n: int) -> np.ndarray:
+        """Sum of the products of every sample with those n to its right and n below, ``(b,)``."""
+        h, w = self.samples.height, self.samples.width
+        x = e.reshape(len(e), -1, h * w)
+        rows = x.reshape(len(e), -1, h, w)  # the far ends of lines, which meet the next line's in x
+        ends = np.einsum("bchw,bchw->b", rows[..., 1:, :n], rows[..., :-1, w - n :])
+        right = np.einsum("bcn,bcn->b", x[..., n:], x[..., :-n]) - ends
+        return right + np.einsum("bcn,bcn->b", x[..., n * w :], x[..., : -n * w])
 
     @cached_property
     def _corner_tiles(self) -> np.ndarray:
@@ -151,6 +170,12 @@ class Level:
         return H, torch.cat((R, self.T.unsqueeze(1), light[:, :1]), 1)
 
 
+def _surrounded(mask: Tensor) -> Tensor:
+    """Samples of ``(h, w)`` that count together with their four neighbours: their differences do."""
+    m = F.pad(mask.to(torch.float32)[None, None], (1, 1, 1, 1), mode="replicate")[0, 0] > 0
+    return m[1:-1, 1:-1] & m[1:-1, 2:] & m[1:-1, :-2] & m[2:, 1:-1] & m[:-2, 1:-1]
+
+
 class Outcome:
     """How far the search has come, and what became of a batch.
 
@@ -164,13 +189,14 @@ class Outcome:
         done: items whose last step on the finest level was short enough.
         iterations: steps over all levels.
         correlation: with the template, before the last step; 0 where nothing varies.
-        doubtful: items whose place is not to be trusted (:meth:`~icstn.classical.prepared.Level.doubtful`).
+        doubtful: items whose place is not to be trusted (:meth:`~icstn.classical.prepared.Level.doubts`).
+        noisy: items whose misfit is noise.
     """
 
     def __init__(self, M: np.ndarray, only: np.ndarray | None = None) -> None:
         n = len(M)
         self.M, self.inside = M, np.ones(n, bool) if only is None else only.copy()
-        self.done, self.doubtful = np.zeros(n, bool), np.zeros(n, bool)
+        self.done, self.doubtful, self.noisy = (np.zeros(n, bool) for _ in range(3))
         self.iterations, self.correlation = np.zeros(n, int), np.zeros(n)
 
     def chunks(self, size: int) -> list[np.ndarray]:

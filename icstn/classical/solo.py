@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icstn.classical.prepared import Level, Outcome
+from icstn.classical.anderson import Anderson
+from icstn.classical.prepared import NOISY, PATIENCE, Level, Outcome
 from icstn.classical.samples import EYE, Grid
 
 #: Samples of the largest grid that NumPy samples faster.
@@ -27,7 +28,7 @@ class Solo:
     Args:
         levels: of the template from full size to coarse; None where there is none.
         iterations, limits, blur: see :class:`~icstn.classical.lean.Lean`.
-        structured: share of the template's energy that a misfit with structure may have.
+        min_correlation: of an alignment.
     """
 
     def __init__(
@@ -36,12 +37,12 @@ class Solo:
         iterations: Sequence[int],
         limits: Sequence[float],
         blur: Sequence[int],
-        structured: float,
+        min_correlation: float,
     ) -> None:
         self.levels = [None if level is None else _Plane(level) for level in levels]
         self.iterations, self.limits, self.blur = iterations, limits, blur
         self.finest = next(number for number, level in enumerate(levels) if level is not None)
-        self.structured = structured
+        self.least = min_correlation
 
     def __call__(self, image: np.ndarray, found: Outcome, grids: Sequence[Grid | None]) -> None:
         """Align an image ``(C, H, W)``, as far as it stays inside."""
@@ -52,11 +53,12 @@ class Solo:
             assert plane is not None
             assert grid is not None
             image = blurred(images[number], self.blur[number])
-            I = plane.descend(search, image, grid, self.iterations[number], self.limits[number])
+            hopeless = self.least - NOISY if number == self.finest else -np.inf
+            I = plane.descend(search, image, grid, self.iterations[number], self.limits[number], hopeless)
             if not search.inside:
                 break
         if search.inside and plane is not None and I is not None:
-            found.doubtful[0] = plane.doubtful(I, self.structured)
+            found.doubtful[:], found.noisy[:] = plane.doubts(I, self.least)
         found.M[0], found.inside[0], found.done[0] = search.M, search.inside, search.done
         found.iterations[0], found.correlation[0] = search.iterations, search.correlation
 
@@ -86,18 +88,26 @@ class _Plane:
             self.rows[s.k] = self.one
             self._sd = self.rows[: s.k].reshape(s.k, level.channels, -1)
             self._term = np.empty_like(self._sd)
+            self.inner = None if level.inner is None else level.inner.numpy().reshape(-1)
         else:
             assert level.rows is not None
             self.rows = level.rows[0].numpy()
 
     def descend(
-        self, search: _Search, image: np.ndarray, grid: Grid, iterations: int, limit: float
+        self,
+        search: _Search,
+        image: np.ndarray,
+        grid: Grid,
+        iterations: int,
+        limit: float,
+        hopeless: float = -np.inf,
     ) -> np.ndarray | None:
         """Take steps until no corner moves; the image where the last of them began."""
         I, corners = None, grid.corners_of(search.M).ravel().tolist()
         search.inside, search.done = _inside(corners), False
-        for _ in range(iterations):
-            if search.done or not search.inside:
+        self.longer = Anderson(self.level.samples.corner_steps)
+        for number in range(iterations):
+            if search.done or not search.inside or (number == PATIENCE and search.correlation < hopeless):
                 break
             I = self._sample(image, grid, search.M)
             step, search.correlation = (self._second_order if self.level.second_order else self._inverse)(I)
@@ -109,9 +119,9 @@ class _Plane:
             search.iterations += 1
         return I
 
-    def doubtful(self, I: np.ndarray, structured: float) -> bool:
-        """See :meth:`~icstn.classical.prepared.Level.doubtful`."""
-        return bool(self.level.doubtful(self._unit(I)[None], self.T, structured)[0])
+    def doubts(self, I: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+        """See :meth:`~icstn.classical.prepared.Level.doubts`."""
+        return self.level.doubts(self._unit(I)[None], self.T[None], least)
 
     def _sample(self, image: np.ndarray, grid: Grid, M: np.ndarray) -> np.ndarray:
         small = len(self.T) <= SMALL
@@ -128,7 +138,7 @@ class _Plane:
         """(I + D)⁻¹, to the third order, of an inverse compositional step, and the correlation."""
         y = (self.rows @ I).astype(float)
         gain, offset = y[self.k], y[self.k + 1]
-        D = ((y[: self.k] / gain) @ self.G).reshape(3, 3)
+        D = (self.longer(y[None, : self.k] / gain) @ self.G).reshape(3, 3)
         return EYE - D + D @ D, gain / np.sqrt(I @ I - offset * offset)
 
     def _second_order(self, I: np.ndarray) -> tuple[np.ndarray, float]:
@@ -142,8 +152,8 @@ class _Plane:
         np.multiply(dx.reshape(1, self.shape[0], -1), s.jx, out=self._sd)
         np.multiply(dy.reshape(1, self.shape[0], -1), s.jy, out=self._term)
         self._sd += self._term
-        if self.weights is not None:
-            rows[:k] *= self.weights
+        if self.level.inner is not None:
+            rows[:k] *= self.inner
         gram = (rows @ rows.T).astype(float)
         try:
             dp = 2 * np.linalg.solve(gram[:-1, :-1], gram[:-1, -1])[:k]
