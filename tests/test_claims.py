@@ -196,6 +196,12 @@ class TestMeasurements:
         }
         judged = judge(claim("variance-decreases"), Evidence(runs, found))
         assert judged.verdict == "holds in part"
+        assert judged.findings[1].text.startswith(
+            "variance within the classes, c-STN-1(a) (0.0194) − IC-STN-2(a) (0.0187): 0.0007 ["
+        )
+        assert judged.findings[4].text.startswith(
+            "share that the class does not explain, c-STN-1(a) (81.0) − IC-STN-2(a) (72.0): 9.0 ["
+        )
 
     @pytest.mark.parametrize(("lost", "verdict"), [(0.05, "holds"), (0.001, "holds in part")])
     def test_cropping_is_counted_in_ink(self, lost: float, verdict: str) -> None:

@@ -438,6 +438,27 @@ class TestStandIn:
         assert (boxes > -6).all()
         assert (boxes < 56).all()
         assert 37 < sides.mean() < 44
+        assert (boxes[:, 2:] + boxes[:, :2]).mean(0) / 2 == pytest.approx([25, 25], abs=0.5)
+
+    def test_the_version_in_its_name_is_of_these_images(self) -> None:
+        """Quarters of the first images; who draws others counts the version up, so that no cache is stale."""
+        drawn = standin._render("train", 0, 8, 24).images.double().mean(1).numpy()
+        quarters = drawn.reshape(8, 2, 12, 2, 12).mean((2, 4)).reshape(8, 4)
+        assert quarters[:5] == pytest.approx(
+            np.array(
+                [
+                    [116, 140, 127, 173],
+                    [142, 117, 155, 129],
+                    [169, 146, 191, 160],
+                    [147, 140, 128, 110],
+                    [128, 127, 155, 107],
+                ]
+            ),
+            abs=2,
+        )
+        assert quarters[5:] == pytest.approx(
+            np.array([[185, 166, 194, 176], [40, 36, 37, 37], [28, 26, 30, 30]]), abs=2
+        )
 
     def test_the_plates_are_43_different_ones(self) -> None:
         plates = torch.stack([self.plate(sign, 32).flatten() for sign in signs.SIGNS])

@@ -109,6 +109,19 @@ def make_official(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_gtsrb, "ARCHIVES", known)
 
 
+@pytest.mark.parametrize(
+    ("split", "archive", "folder"),
+    [
+        ("train", "GTSRB_Final_Training_Images.zip", "Final_Training/Images"),
+        ("test", "GTSRB_Final_Test_Images.zip", "Final_Test/Images"),
+    ],
+)
+def test_what_was_looked_for(split: str, archive: str, folder: str, tmp_path: Path) -> None:
+    tried: list[str] = []
+    assert _gtsrb.users_copy(split, tmp_path, tried) is None
+    assert tried == [f"{tmp_path}: no {archive} and no {folder} there"]
+
+
 def same(a: Dataset, b: Dataset) -> bool:
     assert a.boxes is not None
     assert b.boxes is not None

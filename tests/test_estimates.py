@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from icstn.evidence import estimates
-from icstn.evidence.estimates import Estimate, coverage, difference, mean_error, paired
+from icstn.evidence.estimates import (
+    Estimate,
+    Measured,
+    coverage,
+    difference,
+    mean_error,
+    over_seeds,
+    paired,
+)
 from icstn.experiments import Record, cells
 
 SPEC = cells("table_2", "quick", models=["STN(a)"])[0]
@@ -28,6 +36,18 @@ def correlated(generator: torch.Generator, items: int, rates: tuple[float, ...],
     hardness = torch.rand(items, generator=generator)
     flips = [0.1 * torch.rand(draws, items, generator=generator) for _ in rates]
     return [hardness + flip < rate for flip, rate in zip(flips, rates, strict=True)]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_seeds_are_counted(n: int) -> None:
+    """By Records, and by measurements, where one is alone without any of the seeds' spread."""
+    assert over_seeds([1.0, 1.2, 1.1, 1.4][:n], [(0.9, 1.2)] * n).seeds == n
+    measured = [Measured(1.0 + k, (0.9 + k, 1.1 + k)) for k in range(n)]
+    assert Measured.over_seeds(measured).estimate.seeds == n
+
+
+def test_significant_digits() -> None:
+    assert [estimates.significant(x) for x in (123.4, 99.96, 0.0, 1000.0)] == ["123", "100.0", "0", "1.00e+3"]
 
 
 class TestOneLevel:

@@ -30,6 +30,7 @@ from icstn.experiments.status import run_status
 from icstn.experiments.tasks import fit_task
 from icstn.fitting import Fit, fit
 from icstn.networks import Architecture, NotationError
+from icstn.sampling import sample
 
 SIGNS = {"no-entry": 17, "priority": 12, "stop": 14, "yield": 13}
 SMALL: dict[str, Any] = {"size": 16, "iterations": 130, "batch": 8, "restarts": 0}
@@ -306,6 +307,17 @@ class TestFit:
         assert sorted(f.item for f in done.findings.failures) == wrong
         page = html.unescape(done.report.read_text(encoding="utf-8"))
         assert all(f"{list(SIGNS)[i]}/5.png</td>" in page for i in wrong)
+
+    def test_failures_are_shown_as_they_were_and_as_they_were_aligned(self, signs: Path, done: Fit) -> None:
+        record, items = done.records["IC-STN-4"], [f.item for f in done.findings.failures]
+        task = fit_task(record.spec, image_folder(signs, 16), "cpu")
+        p, images = task.test_warps(4, 0), task.test.images / 255
+        network = load_classifier(done.networks["IC-STN-4"]).model
+        last = network.align(prepared(task.test.images, True), p).warps[-1]
+        for shown, warps in zip(done.findings.failed, (p, last), strict=True):
+            assert shown.shape == (len(items), 3, 16, 16)
+            seen = sample(images, warps.detach(), task.frame, task.warp)
+            torch.testing.assert_close(shown, seen[items], atol=2e-3, rtol=0)
 
     def test_the_same_images_elsewhere_are_the_same_run(
         self, signs: Path, done: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -188,6 +190,16 @@ class TestMaxPool:
         values = data.draw(st.lists(sizes(0, 2), min_size=count, max_size=count))
         x = torch.tensor(values, dtype=torch.float64).view(batch, channels, height, width)
         agree(MaxPool2x2(), nn.MaxPool2d(2), x, 0.0)
+
+    def test_many_gradients_at_once(self, generator: torch.Generator) -> None:
+        """Rows of the Jacobian, mapped: the gradient is then no plain tensor."""
+        x = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+        rows = torch.randn(6, 2, 3, 2, 2, generator=generator, dtype=torch.float64)
+        found = []
+        for y in (MaxPool2x2()(x), nn.MaxPool2d(2)(x)):
+            gradient = partial(torch.autograd.grad, y, x, retain_graph=True)
+            found.append(torch.vmap(gradient)(rows)[0])
+        torch.testing.assert_close(*found)
 
     def test_a_tie_gives_its_gradient_to_the_first(self) -> None:
         x = torch.zeros(1, 1, 2, 2, requires_grad=True)

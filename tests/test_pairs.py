@@ -88,6 +88,29 @@ def test_light_is_gone_once_standardized() -> None:
     assert torch.equal(Standardized()(torch.full((1, 1, 4, 4), 0.5)), torch.zeros(1, 1, 4, 4))
 
 
+def test_other_light() -> None:
+    """Gain 0.6 to 1.3, gamma 0.7 to 1.4, offset ±0.1, slopes ±0.3 to the borders, drawn in turn."""
+    x = torch.rand(20, 1, 6, 6, generator=seed(1))
+    gain, gamma, offset, a, b = torch.rand(5, 20, generator=seed(2)).double().numpy()
+    u = np.linspace(-1, 1, 6)
+    for k, found in enumerate(pairs.relit(x, generator=seed(2))[:, 0].numpy()):
+        slope = 1 + 0.6 * (a[k] - 0.5) * u[None, :] + 0.6 * (b[k] - 0.5) * u[:, None]
+        light = x[k, 0].double().numpy() ** (0.7 + 0.7 * gamma[k]) * slope
+        wanted = np.clip((0.6 + 0.7 * gain[k]) * light + 0.2 * (offset[k] - 0.5), 0, 1)
+        np.testing.assert_allclose(found, wanted, atol=2e-4)
+
+
+def test_each_picture_has_its_own_noise() -> None:
+    """Gaussian, of a standard deviation that is uniform up to 0.04."""
+    x = torch.full((2000, 1, 12, 12), 0.5)
+    noise = pairs.noisy(x, seed()) - x
+    assert noise.shape == x.shape
+    spread = noise.std((1, 2, 3))
+    assert spread.mean().item() == pytest.approx(0.02, abs=0.001)
+    assert spread.quantile(0.9).item() == pytest.approx(0.036, abs=0.002)
+    assert noise.mean().item() == pytest.approx(0, abs=2e-4)
+
+
 class TestCorrelation:
     def test_is_that_of_plain_loops(self) -> None:
         crop, template = torch.rand(2, 16, 16, generator=seed()).double().numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,3 +43,10 @@ def test_measurements_belong_to_the_published_records() -> None:
             steps = run.metrics["by_operations"]
             assert MEASURED[key]["trained"].value == pytest.approx(run.test_error, rel=1e-3)
             assert MEASURED[key]["last"].value == pytest.approx(steps[-1]["corner_px"], rel=1e-3)
+
+
+def test_a_record_is_the_same_however_its_metrics_are_ordered() -> None:
+    run = next(iter(RUNS.values()))
+    other = replace(run, metrics=dict(reversed(run.metrics.items())))
+    assert list(other.metrics) != sorted(other.metrics)
+    assert identity(other) == identity(run) != identity(replace(run, metrics=run.metrics | {"unit": "x"}))

@@ -17,6 +17,7 @@ import runs
 import torch
 
 from icstn.experiments import DataOptions, Execution, Record, Records, StorageError, training
+from icstn.experiments.checkpoints import save_checkpoint
 
 ADAM = {"iterations": 450}
 SGD = {"iterations": 450, "optimizer": "sgd", "schedule": "constant", "rate_predictor": 1e-4, "side": "image"}
@@ -78,6 +79,18 @@ def check(tmp_path: Path, model: str, changes: dict, deaths: list[str | float], 
 
 
 @pytest.mark.slow
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    """Its seal and its spec are right, its tensors or its facts are not."""
+    spec = runs.small_spec()
+    meta = {"spec": spec.digest, "step": 100, "restarts": 0, "seconds": 1.0, "curve": {}}
+    path = tmp_path / spec.key / "checkpoint.safetensors"
+    for tensors, facts in (({"model.w": torch.zeros(2)}, meta), ({}, {"spec": spec.digest})):
+        path.parent.mkdir(exist_ok=True)
+        save_checkpoint(path, tensors, facts)
+        with pytest.raises(StorageError, match="is none of this run; delete it to start afresh"):
+            runs.train(spec, tmp_path)
+
+
 def test_killed_three_times(tmp_path: Path) -> None:
     """Once while a checkpoint is written but not yet in place, once at any time, once between two renames."""
     check(tmp_path, "IC-STN-2(b)", ADAM, ["fsync:3", random.uniform(0.0, 0.3), "replace:2"], 2)

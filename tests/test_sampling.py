@@ -50,6 +50,11 @@ class TestFrame:
         ends = frame.to_pixels(frame.grid())[[0, -1]]
         assert ends.tolist() == [[10, 20], [40, 80]]
 
+    def test_covers_the_image_that_it_is(self) -> None:
+        full, crop = Frame.full(28, 20), Frame.crop(50, 50, 36, 36)
+        assert [full.covers(*size) for size in ((28, 20), (20, 28), (28, 28))] == [True, False, False]
+        assert not any(crop.covers(n, n) for n in (36, 50))
+
     @given(sizes, sizes, lengths, lengths)
     def test_pixels_and_normalised_coordinates_are_inverse(self, h: int, w: int, x: float, y: float) -> None:
         frame = Frame(h, w, (x, y), (y, x))

@@ -84,7 +84,7 @@ PARTS = {
         _names(
             "spec perturb golden_training golden_evaluation golden_running checkpoints records training"
             " search baselines planar experiments_running resume experiments_capture two_images"
-            " standalone fitting"
+            " standalone fitting beside"
         ),
     ),
     "evidence": Part(
