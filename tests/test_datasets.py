@@ -412,6 +412,18 @@ class TestPlanarScene:
             datasets.photograph(scale=scale)
 
 
+#: What each of the 43 plates weighs, see below.
+PLATES = np.fromstring(
+    """
+    1.8114 1.8079 1.8046 1.8024 1.8319 1.8008 2.1000 1.8025 1.8048 1.8190 1.8285
+    1.4863 1.6953 1.4089 1.6334 1.9594 1.7574 1.6048 1.5027 1.4953 1.4950 1.4974
+    1.4734 1.4636 1.4735 1.4834 1.4684 1.4976 1.4752 1.4739 1.4965 1.4900 2.1723
+    1.6177 1.6145 1.5963 1.6339 1.6328 1.6093 1.6009 1.6595 2.1064 2.1083
+    """,
+    sep=" ",
+)
+
+
 class TestStandIn:
     def test_it_says_what_it_is(self) -> None:
         data = datasets.gtsrb_stand_in("train", count=43, size=20)
@@ -447,17 +459,18 @@ class TestStandIn:
         assert quarters[:5] == pytest.approx(
             np.array(
                 [
-                    [116, 140, 127, 173],
-                    [142, 117, 155, 129],
-                    [169, 146, 191, 160],
-                    [147, 140, 128, 110],
-                    [128, 127, 155, 107],
+                    [116.5, 139.7, 127.4, 173.0],
+                    [142.3, 116.9, 155.1, 128.5],
+                    [168.8, 145.8, 191.4, 160.4],
+                    [146.9, 140.5, 128.1, 110.0],
+                    [127.6, 127.1, 154.7, 107.1],
                 ]
             ),
-            abs=2,
+            abs=0.15,
         )
         assert quarters[5:] == pytest.approx(
-            np.array([[185, 166, 194, 176], [40, 36, 37, 37], [28, 26, 30, 30]]), abs=2
+            np.array([[185.2, 166.2, 194.3, 176.0], [39.6, 36.0, 36.9, 36.6], [28.4, 26.5, 30.2, 30.1]]),
+            abs=0.15,
         )
 
     def test_the_plates_are_43_different_ones(self) -> None:
@@ -465,6 +478,15 @@ class TestStandIn:
         distance = torch.cdist(plates, plates) / plates.shape[1] ** 0.5
         assert len(plates) == 43
         assert distance.fill_diagonal_(9).min() > 0.03
+
+    def test_each_plate_is_the_one_of_that_version(self) -> None:
+        """Mean brightness of each, weighted so that a mark that moves is noticed."""
+        y, x = np.mgrid[-1:1:64j, -1:1:64j]
+        found = []
+        for sign in signs.SIGNS:
+            plate = np.asarray(signs.draw_sign(sign, 64).convert("RGBA"), np.float64).mean(2) / 255
+            found.append((plate * (3 + x + 2 * y)).mean())
+        assert found == pytest.approx(PLATES, abs=4e-4)
 
     @pytest.mark.parametrize(("left", "right"), [(34, 33), (37, 36), (39, 38), (19, 20)])
     def test_left_is_right_mirrored(self, left: int, right: int) -> None:

@@ -122,6 +122,12 @@ def test_what_was_looked_for(split: str, archive: str, folder: str, tmp_path: Pa
     assert tried == [f"{tmp_path}: no {archive} and no {folder} there"]
 
 
+def test_the_status_of_test_images_without_their_annotations(tmp_path: Path) -> None:
+    (tmp_path / "GTSRB" / "Final_Test" / "Images").mkdir(parents=True)
+    (row,) = (row for row in datasets.status(tmp_path) if row.dataset == "gtsrb")
+    assert (row.found, row.verified[:4], row.size) == (None, "no: ", 0)
+
+
 def same(a: Dataset, b: Dataset) -> bool:
     assert a.boxes is not None
     assert b.boxes is not None

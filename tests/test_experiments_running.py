@@ -187,6 +187,8 @@ class TestStatus:
         assert rows[wild].state == "diverged"
         assert (rows[specs[0]].step, rows[specs[0]].iterations) == (5, 5)
         assert rows[specs[0]].error == records.find(specs[0]).test_error
+        took = records.find(specs[0]).provenance["training_seconds"]
+        assert rows[specs[0]].rate == pytest.approx(5 / took)
         assert rows[specs[3]].seconds_left == pytest.approx(3 / 4)
         assert rows[specs[2]].seconds_left == 0
         assert str(os.getpid()) in rows[specs[2]].by

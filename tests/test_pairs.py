@@ -220,6 +220,23 @@ class TestCutting:
             rows, columns = rectangle.any(1), rectangle.any(0)
             assert torch.equal(rectangle, rows[:, None] & columns)
 
+    def test_covers_are_where_they_are_drawn(self) -> None:
+        """Half a chance; a quarter to three quarters of the template wide, their middle anywhere in it."""
+        x = torch.arange(60.0).view(60, 1, 1, 1).expand(-1, 1, 30, 30)
+        chance, *drawn = torch.rand(5, 60, generator=seed(3)).double().numpy()
+        for k, found in enumerate(pairs.covered_partly(x, 12, generator=seed(3))[0][:, 0]):
+            (left, right), (top, bottom) = (
+                [(place[k] - 0.5) * 12 + s * (0.125 + 0.25 * extent[k]) * 12 + 14.5 for s in (-1, 1)]
+                for extent, place in (drawn[:2], drawn[2:])
+            )
+            row, column = np.mgrid[:30, :30]
+            inside = (left <= column) & (column <= right) & (top <= row) & (row <= bottom)
+            assert np.array_equal(found.numpy() != k, inside & (chance[k] < 0.5))
+
+    @pytest.mark.parametrize(("size", "wanted"), [((60, 40), (30, 20)), ((40, 60), (20, 30))])
+    def test_the_shorter_side_is_asked_for(self, size: tuple[int, int], wanted: tuple[int, int]) -> None:
+        assert pairs.shrunk(torch.rand(1, 1, *size), 20).shape[-2:] == wanted
+
     def test_light_and_noise_differ_between_the_two(self) -> None:
         cut = Windows("validation", 40, 16).pairs(40, generator=seed())
         for x in (cut.image, cut.reference):

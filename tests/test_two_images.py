@@ -38,6 +38,12 @@ def task(model: str = "IC-STN-2", **changes) -> TwoImages:
     return found
 
 
+def test_a_batch_has_the_channels_that_it_says() -> None:
+    own = task()
+    batch = next(own.block(0))
+    assert own.channels == batch.image.shape[1] == 2
+
+
 def classical(model: str, **changes) -> TwoImages:
     found = make_task(
         cells("two_images_classical", "smoke", models=[model], **changes)[0], DataOptions(), "cpu"

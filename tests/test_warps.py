@@ -448,3 +448,13 @@ def test_eight_items_are_named_and_more_are_hinted_at(singular: int, shown: str)
     p[:singular, 0] = p[:singular, 4] = -1.0
     with pytest.raises(SingularWarpError, match=f"item 0, 1, 2, 3, 4, 5, 6, {shown} 12"):
         affine.inverse(p)
+
+
+def test_a_strong_perspective_is_no_singular_one() -> None:
+    """Numbers of different sizes: how small the last minor may be goes with the square of the largest."""
+    p = torch.tensor([[3e-3 - 1, 0, -10, 0, 0, 0, 1, 0]])
+    assert homography.singular(p).tolist() == [False]
+    both = homography.matrix(p.double()) @ homography.matrix(homography.inverse(p.double()))
+    torch.testing.assert_close(both / both[..., 2:, 2:], torch.eye(3, dtype=torch.float64)[None])
+    worse = torch.tensor([[3e-4 - 1, 0, -10, 0, 0, 0, 1, 0]])
+    assert homography.singular(worse).tolist() == [True]

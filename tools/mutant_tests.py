@@ -17,8 +17,8 @@ from mutant_server import Server, digest
 #: Seconds that the tests of one file may take while their lines are noted.
 LIMIT = 1800.0
 
-#: A test that takes longer comes after all that do not, and tests that together take longer are left out.
-LONG, ENOUGH = 5.0, 45.0
+#: Seconds that the tests of a mutant may take together; the slowest beyond that are left out.
+ENOUGH = 45.0
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Choice:
 class Known:
     """What has been measured of test files; they and the sources in question have to be as they were.
 
-    Another source that has changed, or what all tests share (conftest), may send a test down other lines. It
-    is not asked about these until it is measured again, so that a survivor may be one too many, never one
+    Another source that has changed, or what tests share (conftest, golden), may send a test down other lines.
+    It is not asked about these until it is measured again, so that a survivor may be one too many, never one
     too few.
     """
 
@@ -64,7 +64,7 @@ class Known:
         if name not in self.found:
             return False
         files = self.found[name]["files"]
-        asked = [f for f in files if f in self.sources or f.startswith(("tests/test_", "tests/golden"))]
+        asked = [f for f in files if f in self.sources or f == name]
         if as_it_is := all(self._digest(file) == files[file] for file in asked):
             return as_it_is
         del self.found[name]
@@ -84,13 +84,13 @@ class Known:
         return f"{name} fails without any mistake: {', '.join(failed)}" if failed else ""
 
     def choose(self, path: str, line: int, names: Iterable[str]) -> Choice:
-        """The tests of these files that run the statement at a line, the quickest files first.
+        """The tests of these files that run the statement at a line, the quickest first.
 
         A line that an import runs decides about the whole file: it meets the tests that run any function in
         it, or all that import it where there is none.
         """
         lines = statement(self.root / path, line)
-        groups: dict[tuple[int, str], list[tuple[float, str]]] = defaultdict(list)
+        groups: dict[int, list[tuple[float, str]]] = defaultdict(list)
         imported = False
         for name in names:
             known = self.found.get(name)
@@ -103,12 +103,8 @@ class Known:
             for place, mask in ((0, near), (1, far)):
                 for i, (test, seconds) in enumerate(known["tests"].items()):
                     if mask >> i & 1 and test not in known["failed"]:
-                        groups[place, name].append((seconds, test))
-        if any(place == 0 for place, _ in groups):
-            groups = {key: found for key, found in groups.items() if key[0] == 0}
-        order = sorted(groups, key=lambda key: (key[0], sum(s for s, _ in groups[key])))
-        each = [(seconds, test) for key in order for seconds, test in sorted(groups[key])]
-        each.sort(key=lambda found: found[0] > LONG)
+                        groups[place].append((seconds, test))
+        each = sorted(groups[min(groups, default=0)])
         within = [s for s in accumulate(s for s, _ in each) if s <= ENOUGH] or [s for s, _ in each[:1]]
         tests = [test for _, test in each[: len(within)]]
         used = dict.fromkeys(test.split("::")[0] for test in tests)
