@@ -2,7 +2,7 @@
 # make book        builds the book from the committed notebooks, strictly
 # make pdf         the same as one PDF (needs Chromium)
 # make test        every test
-# make mutants     one-line mistakes put in one at a time: do the tests notice? (hours; can be stopped)
+# make mutants     one-line mistakes put in one at a time: do the tests notice? (long; can be stopped)
 # make notebooks   reruns the committed notebooks and writes them and the README's results back
 # make dist        wheel, sdist and the published Records, in dist/
 # make clean       removes what the above built (not .venv, not your records)

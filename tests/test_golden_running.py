@@ -37,6 +37,12 @@ def record_of(spec: RunSpec) -> Record:
     return Record(spec, "finished", {"test_error": 1.0, "unit": "%"}, curve, {}, {"w": torch.ones(1)})
 
 
+def test_what_a_notebook_says_of_its_data() -> None:
+    assert DataOptions.parse(None) == DataOptions(None, False)
+    assert DataOptions.parse("stand-in") == DataOptions(None, True)
+    assert DataOptions.parse(Path("a") / "folder") == DataOptions("a/folder", False)
+
+
 @pytest.mark.parametrize("stand_in", [True, False])
 def test_runs_on_stand_ins_have_a_folder_of_their_own(
     stand_in: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -45,11 +45,11 @@ class Known:
 
     Another source that has changed, or what tests share (conftest, golden), may send a test down other lines.
     It is not asked about these until it is measured again, so that a survivor may be one too many, never one
-    too few.
+    too few. With ``old`` any change may do that.
     """
 
-    def __init__(self, root: Path, folder: Path, sources: Iterable[str]) -> None:
-        self.root, self.folder, self.sources = root, folder, set(sources)
+    def __init__(self, root: Path, folder: Path, sources: Iterable[str], *, old: bool = False) -> None:
+        self.root, self.folder, self.sources, self.old = root, folder, set(sources), old
         self.found: dict[str, dict[str, Any]] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -64,6 +64,8 @@ class Known:
         if name not in self.found:
             return False
         files = self.found[name]["files"]
+        if self.old:
+            return True
         asked = [f for f in files if f in self.sources or f == name]
         if as_it_is := all(self._digest(file) == files[file] for file in asked):
             return as_it_is
@@ -83,7 +85,7 @@ class Known:
         failed = self.found[name]["failed"]
         return f"{name} fails without any mistake: {', '.join(failed)}" if failed else ""
 
-    def choose(self, path: str, line: int, names: Iterable[str]) -> Choice:
+    def choose(self, path: str, line: int, names: Iterable[str], enough: float = ENOUGH) -> Choice:
         """The tests of these files that run the statement at a line, the quickest first.
 
         A line that an import runs decides about the whole file: it meets the tests that run any function in
@@ -105,7 +107,7 @@ class Known:
                     if mask >> i & 1 and test not in known["failed"]:
                         groups[place].append((seconds, test))
         each = sorted(groups[min(groups, default=0)])
-        within = [s for s in accumulate(s for s, _ in each) if s <= ENOUGH] or [s for s, _ in each[:1]]
+        within = [s for s in accumulate(s for s, _ in each) if s <= enough] or [s for s, _ in each[:1]]
         tests = [test for _, test in each[: len(within)]]
         used = dict.fromkeys(test.split("::")[0] for test in tests)
         files = {name: self._tests_digest(name) for name in used}

@@ -1,6 +1,6 @@
 """Mutants: one-line mistakes put into the library one at a time, and whether the tests notice them.
 
-    python tools/mutants.py [--parts PART …] [--count N] [--workers N] [--report]
+    python tools/mutants.py [--parts PART …] [--count N] [--workers N] [--old] [--report]
 
 Each part of the library has a fixed sample of its mutants: places are drawn by a seed, then one of the
 operators of cosmic-ray that change something there; a change elsewhere in a file leaves the rest of the
@@ -24,6 +24,7 @@ import ast
 import contextlib
 import hashlib
 import json
+import math
 import os
 import queue
 import random
@@ -44,6 +45,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mutant_server import Server
+from mutant_tests import ENOUGH as ENOUGH_SECONDS
 from mutant_tests import Choice, Known
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -384,11 +386,14 @@ class Worker:
 class Trial:
     """All mutants that are not known yet, by some workers side by side."""
 
-    def __init__(self, samples: dict[str, list[Mutant]], state: State, workers: int) -> None:
+    def __init__(
+        self, samples: dict[str, list[Mutant]], state: State, workers: int, old: bool = False
+    ) -> None:
         self.samples, self.state, self.workers = samples, state, workers
         self.tests = {part: test_files(part) for part in samples}
         self.files = list(dict.fromkeys(name for names in self.tests.values() for name in names))
-        self.known = Known(ROOT, STATE / "tests", {m.path for found in samples.values() for m in found})
+        paths = {m.path for found in samples.values() for m in found}
+        self.known = Known(ROOT, STATE / "tests", paths, old=old)
         self.free: queue.Queue[Worker] = queue.Queue()
         self.stopped = False
 
@@ -428,9 +433,14 @@ class Trial:
     def _left(self) -> list[tuple[Mutant, Choice]]:
         """Those to try, of each part in turn; the quick ones first, for which nothing is imported."""
         in_turn = (m for ms in zip_longest(*self.samples.values()) for m in ms if m is not None)
-        left = ((m, self.known.choose(m.path, m.line, self.tests[m.part])) for m in in_turn)
+        left = ((m, self._choice(m)) for m in in_turn)
         found = [(m, choice) for m, choice in left if not self.state.settled(m, choice)]
         return sorted(found, key=lambda pair: pair[1].imported)
+
+    def _choice(self, mutant: Mutant) -> Choice:
+        """Of a named wrong all tests that run it, however long they take."""
+        enough = math.inf if mutant.part == "named" else ENOUGH_SECONDS
+        return self.known.choose(mutant.path, mutant.line, self.tests[mutant.part], enough)
 
     def _try(self, given: tuple[Mutant, Choice]) -> None:
         if self.stopped:
@@ -492,6 +502,9 @@ def arguments(given: Iterable[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--count", type=int, default=COUNT, help="mutants of each part but the named ones")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="copies side by side")
+    parser.add_argument(
+        "--old", action="store_true", help="go by what test files ran before they were changed, if they were"
+    )
     parser.add_argument("--report", action="store_true", help="try nothing, tell what is known")
     return parser.parse_args(None if given is None else list(given))
 
@@ -504,7 +517,7 @@ def main() -> int:
     state = State(STATE)
     if not options.report:
         try:
-            Trial(samples, state, max(1, options.workers)).run()
+            Trial(samples, state, max(1, options.workers), options.old).run()
         except KeyboardInterrupt:
             print("\nstopped; what is known is kept")
             return 130
