@@ -61,6 +61,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="to run it, ask for the long tests: --long"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Long computations go unchecked: other tests call each of their functions."""
+    jaxtyping.config.update("jaxtyping_disable", item.get_closest_marker("unchecked") is not None)
+
+
 #: What a reason to skip says: what would run the test, or the package that is not there or too old.
 REMEDY = re.compile(r"to run it|could not import|required is")
 

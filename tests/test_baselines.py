@@ -25,6 +25,8 @@ from icstn.experiments.planar import Planar
 from icstn.experiments.tasks import planar_task
 from icstn.reproduction import EXHIBITS
 
+pytestmark = pytest.mark.unchecked
+
 pytest.importorskip("skimage.data")
 
 #: Here, without a bar.

@@ -34,6 +34,8 @@ from icstn.experiments.tasks import planar_task
 from icstn.perturb import perturbations
 from icstn.sampling import Frame, sample
 
+pytestmark = pytest.mark.unchecked
+
 pytest.importorskip("skimage.data")
 
 HERE = Execution(device="cpu", workers=1, progress=False)

@@ -27,6 +27,8 @@ ON_DIGITS = (
     "trade-off",
 )
 
+pytestmark = pytest.mark.unchecked
+
 
 def estimate(value: float, half: float) -> Estimate:
     return Estimate(value, half / 1.96)

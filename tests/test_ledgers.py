@@ -26,6 +26,8 @@ RUNS = (
     made("table_2", "IC-STN-4(b)", 2.0, invert=True),
 )
 
+pytestmark = pytest.mark.unchecked
+
 
 class TestWhatIntervalsCover:
     def test_plain_and_inverted_runs_are_two_cells_of_one_seed(self) -> None:

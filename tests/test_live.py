@@ -22,6 +22,8 @@ from icstn.perturb import perturbations
 from icstn.sampling import Frame, sample
 from icstn.warps import FAMILIES, Warp, corner_error, family
 
+pytestmark = pytest.mark.unchecked
+
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "book" / "assets" / "live"
 TOLERANCE = 1e-4

@@ -23,6 +23,8 @@ from icstn.experiments.standalone import self_contained
 from icstn.experiments.two_images import SIGMAS, TwoImages
 from icstn.experiments.two_images_classical import METHODS, evaluate, template
 
+pytestmark = pytest.mark.unchecked
+
 SMALL = {"batch": 6, "test_items": 8}
 
 
