@@ -275,7 +275,7 @@ class _Job:
 
     def fail(self, name: str, why: str) -> None:
         """A file that could not be used."""
-        self.rows.append(PhotoRow(name, why))
+        self.rows.append(PhotoRow(name, why.removeprefix(f"{name} ")))
 
     def finish(self) -> list[PhotoRow]:
         """Write the tables, the contact sheet and the film."""

@@ -245,13 +245,18 @@ class Aligner:
         if lean is None:
             found = self._align(image, p, frame)
             return self._again(found, image, p, frame) if self.retry and not self.damping else found
+        found = self._quick(lean, image, p, frame)
+        given_up = ~(found.converged | found.left_image | found.singular)
+        given_up = given_up & (found.correlation < self.min_correlation - NOISY)
+        return replace(found, mismatch=found.mismatch | given_up)
+
+    def _quick(self, lean: Lean, image: Tensor, p: Tensor, frame: Frame) -> AlignmentResult:
         scales = Scales(image, self.levels)
         found = self._verdict(lean(scales, p, frame))
         again = found.left_image if not self.retry else ~(found.converged | found.mismatch)
         if self.retry:
             found = self._damped(lean, found, scales, p, frame)
-        rho, least = found.correlation, self.min_correlation
-        settled = torch.where(found.mismatch, rho >= least, ~found.left_image & (rho < least - NOISY))
+        settled = found.mismatch & (found.correlation >= self.min_correlation)
         rows = (again & ~(found.converged | settled)).nonzero().flatten()
         if not len(rows):
             return found

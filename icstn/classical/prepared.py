@@ -103,13 +103,12 @@ class Level:
         """Whether what does not fit says that the place may be wrong, and whether it is noise, ``(b,)`` each.
 
         Noise has no structure: its samples do not correlate with those two and three further, and little with
-        their neighbours, with which they share pixels of the warped image. The place may be wrong where a
-        misfit that is no noise is large (a quarter of what the correlation allows) and correlates near and
-        far: the image is blurred, covered, or something else. And it may where the template's parts want to
-        go different ways: where the steps that :data:`TILES` × :data:`TILES` parts would take, which add up
-        to none, differ so much that their corners are uncertain by more than :data:`UNCERTAIN` pixels (a
-        jackknife, which sees misfits of any structure); of a large misfit that is no noise, which may pull
-        all parts to the same side, a third of that is enough.
+        their neighbours, with which they share pixels of the warped image. The place may be wrong where the
+        template's parts want to go different ways: where the steps that :data:`TILES` × :data:`TILES` parts
+        would take, which add up to none, differ so much that their corners are uncertain by more than
+        :data:`UNCERTAIN` pixels (a jackknife, which sees misfits of any structure). A large misfit (a quarter
+        of what the correlation allows) that is no noise may pull all parts to the same side: the image is
+        blurred, covered, or something else. There a third of that is enough.
 
         Args:
             values: the image at the template's samples, zero mean and unit length, ``(b, C·N)``.
@@ -131,7 +130,7 @@ class Level:
             corners = np.einsum("tbn,tbkn->tbk", self._tiles(e), steps) @ s.corner_steps
         most = np.where(large, UNCERTAIN / 3, UNCERTAIN)
         uncertain = ~(np.square(corners).sum((0, 2)) <= 4 * most**2)
-        return uncertain | (large & near & far), noise
+        return uncertain, noise
 
     def _apart(self, e: np.ndarray, n: int) -> np.ndarray:
         """Sum of the products of every sample with those n to its right and n below, ``(b,)``."""

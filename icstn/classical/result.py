@@ -62,9 +62,9 @@ class AlignmentResult:
         overlap: fraction of the template's samples that lie inside the image (of those that the mask leaves).
         left_image: the overlap fell below the aligner's minimum, or the warp folded over.
         singular: the Hessian could not be solved on the finest level.
-        mismatch: it stopped at a place that does not look like the template: the correlation is too low, or
-            the residual too large for it (a change of light, say, without ``normalize``), or so little
-            determines the place that it may be a pixel off.
+        mismatch: it stopped, or was given up, where it does not look like the template: the correlation is
+            too low, or the residual too large for it (a change of light, say, without ``normalize``), or so
+            little determines the place that it may be a pixel off.
         trajectory: every warp from the initial to the last, ``(steps + 1, batch, k)``, if asked for.
         placed: what p means in pixels.
     """
