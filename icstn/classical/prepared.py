@@ -118,10 +118,10 @@ class Level:
         """
         s, e = self.samples, values - T
         energy = np.einsum("bn,bn->b", e, e)
-        far = np.maximum(self._apart(e, 2), self._apart(e, 3)) > 2 * STRUCTURE * energy
-        near = self._apart(e, 1) > 2 * NEIGHBORS * energy
-        noise = ~(near | far)
-        large = (energy > (1 - least) / 2) & ~noise
+        noise, large = np.zeros(len(e), bool), energy > (1 - least) / 2
+        if large.any():  # the structure of a small misfit does not matter
+            noise[large] = self._unstructured(e[large], energy[large])
+        large &= ~noise
         if fixed is None:
             corners = self._tiles(e) @ self._corner_tiles  # (parts, b, 8)
         else:
@@ -129,8 +129,11 @@ class Level:
             steps = steps.reshape(TILES**2, len(e), s.k, -1)
             corners = np.einsum("tbn,tbkn->tbk", self._tiles(e), steps) @ s.corner_steps
         most = np.where(large, UNCERTAIN / 3, UNCERTAIN)
-        uncertain = ~(np.square(corners).sum((0, 2)) <= 4 * most**2)
-        return uncertain, noise
+        return ~(np.square(corners).sum((0, 2)) <= 4 * most**2), noise
+
+    def _unstructured(self, e: np.ndarray, energy: np.ndarray) -> np.ndarray:
+        far = np.maximum(self._apart(e, 2), self._apart(e, 3)) > 2 * STRUCTURE * energy
+        return ~far & ~(self._apart(e, 1) > 2 * NEIGHBORS * energy)
 
     def _apart(self, e: np.ndarray, n: int) -> np.ndarray:
         """Sum of the products of every sample with those n to its right and n below, ``(b,)``."""

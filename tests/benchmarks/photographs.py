@@ -69,9 +69,6 @@ def markdown(report: dict[str, Any]) -> str:
     """The report as tables."""
     versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items())
     text = [f"{report['date']}, {report['processor']}, one thread. {versions}.", ""]
-    if later := report.get("verdicts"):
-        text = [f"{text[0]} The times are of commit {report['commit'][:7]}; since then the verdict became "
-                f"stricter, and ours was told again on the same trials ({later['date']}).", ""]  # fmt: skip
     for title, rows in report["tables"].items():
         text += lines(title, rows)
     return "\n".join(text)
