@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from golden.trial import interval
 from torch import Tensor
 
 from icstn.classical import Aligner
@@ -38,6 +39,15 @@ def task(model: str = "IC-STN-2", **changes) -> TwoImages:
     found = make_task(spec(model, **changes), DataOptions(), "cpu")
     assert isinstance(found, TwoImages)
     return found
+
+
+def test_the_interval_is_over_pairs_of_images() -> None:
+    """Whose error is the mean over the sizes of the perturbation."""
+    errors = torch.rand(3, len(SIGMAS), 40, generator=torch.Generator().manual_seed(0))
+    told = task().evaluation(errors, 2).metrics
+    low, high = interval(errors[2].double().mean(0).numpy())
+    assert told["interval"] == pytest.approx([low, high], rel=1e-5)
+    assert told["test_error"] == pytest.approx((low + high) / 2, rel=1e-5)
 
 
 def test_a_batch_has_the_channels_that_it_says() -> None:
