@@ -42,19 +42,24 @@ def gains(a: Sequence[Record], b: Sequence[Record], threshold: float) -> list[Es
     return [paired(x, y) for x, y in zip(*(x.double().unbind(1) for x in both), strict=True)]
 
 
-def rates_after(run: Record, operations: int, measure: str) -> list[Estimate]:
+def rates_after(runs: Sequence[Record], operations: int, measure: str) -> list[Estimate]:
     """Percent of the trials after another number of warp operations than in training, at each σ.
 
     Args:
-        run: of a network.
+        runs: of one network, one for each seed.
         operations: how many.
         measure: ``aligned`` or ``found``, see :func:`icstn.experiments.two_images.summary`.
 
     Returns:
-        shares with the bootstrap's spread over trials, which for a share p of n is √(p(1 − p)/n).
+        means over seeds. A share p of n trials spreads by √(p(1 − p)/n) with the trials, each of whose
+        outcomes is not kept, and with the seeds where there are several.
     """
-    items, shares = run.metrics["test_items"], run.metrics["by_operations"][operations][measure]
-    return [Estimate(100 * p, 100 * math.sqrt(p * (1 - p) / items)) for p in shares]
+    shares = torch.tensor([r.metrics["by_operations"][operations][measure] for r in runs]).double()
+    p, items = shares.mean(0), runs[0].metrics["test_items"]
+    variance = p * (1 - p) / items
+    if len(runs) > 1:
+        variance += shares.var(0) / len(runs)
+    return [Estimate(100 * m, 100 * math.sqrt(v)) for m, v in zip(p.tolist(), variance.tolist(), strict=True)]
 
 
 def untouched(run: Record) -> Mapping[str, list[float]]:

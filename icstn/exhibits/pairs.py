@@ -47,7 +47,7 @@ def panels(records: Iterable[Record], beyond: int = 12) -> dict[str, dict[str, l
         curves = {m: rates(runs, threshold) for m, runs in models.items()}
         last, runs = list(models.items())[-1]
         if runs[0].spec.experiment == SHOWN[1]:
-            curves[f"{last}, {beyond} steps"] = rates_after(runs[0], beyond, measure)
+            curves[f"{last}, {beyond} steps"] = rates_after(runs, beyond, measure)
         found[f"within {threshold:g} px"] = curves
     return found
 
