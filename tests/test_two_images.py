@@ -347,6 +347,22 @@ class TestEvidence:
             assert rate.value == pytest.approx(100 * p)
             assert rate.error == pytest.approx(100 * (p * (1 - p) / 300) ** 0.5)
 
+    def test_more_steps_of_several_seeds(self) -> None:
+        """The mean over seeds, with their spread beside that of the trials."""
+        runs = []
+        for seed, scale in enumerate((2.0, 4.0)):
+            e = self.outcomes(scale)
+            run = made("IC-STN-4", e, seed)
+            runs.append(replace(run, metrics=run.metrics | {"by_operations": [two_images.summary(e)] * 13}))
+        found = exhibits.panels(runs)["within 1 px"]["IC-STN-4, 12 steps"][2]
+        a, b = ((self.outcomes(scale)[2] < 1).double().mean().item() for scale in (2.0, 4.0))
+        mean = (a + b) / 2
+        assert found.value == pytest.approx(100 * mean)
+        assert found.error == pytest.approx(100 * (mean * (1 - mean) / 300 + (a - b) ** 2 / 4) ** 0.5)
+        text = " ".join(exhibits.two_images(runs).notes)
+        assert "Ours: mean over n seeds." in text
+        assert "±" not in text
+
     def test_a_sentence_says_what_was_found(self) -> None:
         models = {"one-shot": 8.0, "IC-STN-4": 4.0, "coarse-to-fine": 6.0}
         runs = [made(model, self.outcomes(scale)) for model, scale in models.items()]
