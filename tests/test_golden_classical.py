@@ -379,3 +379,20 @@ def test_the_recommended_settings_end_where_a_plain_coarse_to_fine_does(photogra
     assert found.converged.all()
     assert corner_pixels(p, 64).min() > 2.5
     assert apart.square().sum(-1).mean(-1).sqrt().max() < 0.01
+
+
+def test_what_lies_behind_the_horizon_is_not_inside() -> None:
+    """Samples whose denominator is negative are read nowhere, although their quotient lies in the image."""
+    generator = torch.Generator().manual_seed(0)
+    picture, template = (torch.rand(1, 1, *size, generator=generator) for size in ((60, 80), (24, 40)))
+    place = Place(24, 40, (40.0, 30.0), (15.0, 9.0))
+    frame, p = Frame(24, 40, place.center, place.half), torch.zeros(3, 8)
+    p[0, 6], p[1, 7], p[2, 2], p[2, 6] = 1.3, 1.6, 0.3, -1.1
+    x, y = (z.numpy() for z in positions(p.double(), place))
+    row, column = np.mgrid[-1:1:24j, -1:1:40j]
+    m = matrix(p.double()).numpy()[:, 2, :, None, None]
+    within = (x >= 0) & (x <= 79) & (y >= 0) & (y <= 59)
+    ahead = m[:, 0] * column + m[:, 1] * row + m[:, 2] > 0
+    assert (within & ~ahead)[1].mean() > 0.1
+    unmoved = Aligner(template, frame=frame, algorithm="FA", iterations=0, levels=1, blur=1, retry=False)
+    assert unmoved(picture, p).overlap.numpy() == pytest.approx((within & ahead).mean((1, 2)), abs=0.003)

@@ -65,3 +65,16 @@ def test_lost_while_covered_and_regained() -> None:
 def test_one_template_only() -> None:
     with pytest.raises(ValueError, match="one template"):
         Tracker(torch.rand(2, 1, 40, 40))
+
+
+def test_a_lost_template_is_sought_a_quarter_of_its_size_away() -> None:
+    """Further than a single level sees, and after a frame without it."""
+    generator = torch.Generator().manual_seed(0)
+    scene = torch.nn.functional.interpolate(
+        torch.rand(1, 1, 60, 60, generator=generator), scale_factor=3, mode="bilinear"
+    )
+    tracker = Tracker(scene, "translation", region=(60, 60, 120, 120), levels=1, retry=False)
+    events = [tracker(x).event for x in (scene, torch.rand(scene.shape, generator=generator))]
+    again = tracker(scene.roll((15, -15), (2, 3)))
+    assert [*events, again.event] == ["", "lost", "regained"]
+    assert again.matrix()[:2, 2] == pytest.approx([-15, 15], abs=0.05)

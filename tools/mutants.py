@@ -438,9 +438,12 @@ class Trial:
         return sorted(found, key=lambda pair: pair[1].imported)
 
     def _choice(self, mutant: Mutant) -> Choice:
-        """Of a named wrong all tests that run it, however long they take."""
+        """Of a named wrong all tests that run it, however long they take; the golden ones are first."""
         enough = math.inf if mutant.part == "named" else ENOUGH_SECONDS
-        return self.known.choose(mutant.path, mutant.line, self.tests[mutant.part], enough)
+        found = self.known.choose(mutant.path, mutant.line, self.tests[mutant.part], enough)
+        if mutant.part == "named":
+            found.tests.sort(key=lambda test: not test.startswith("tests/test_golden"))
+        return found
 
     def _try(self, given: tuple[Mutant, Choice]) -> None:
         if self.stopped:
