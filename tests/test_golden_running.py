@@ -130,6 +130,23 @@ def test_what_a_cluster_is_told(
     assert updates
 
 
+def test_an_error_comes_back_from_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the failure of its run alone."""
+    wait = lambda jobs, **_: (set(jobs), set())  # noqa: E731
+    monkeypatch.setitem(sys.modules, "distributed", SimpleNamespace(Client=Client, wait=wait))
+    error, original = ValueError("no such digits"), Job.result
+    specs = cells("table_2", "smoke", models=["CNN(a)", "STN(a)"])
+
+    def result(job: Job) -> Any:
+        return error if '"CNN(a)"' in job.files["record.json"].decode() else original(job)
+
+    monkeypatch.setattr(Job, "result", result)
+    execution, records = Execution(scheduler="tcp://somewhere:1"), Records(tmp_path / "here")
+    assert clusters.run(specs, records, lambda: None, execution) == {specs[0]: error}
+    assert records.find(specs[0]) is None
+    assert records.find(specs[1]) is not None
+
+
 @pytest.mark.parametrize("model", ["LK", "IC-LK", "SDM"])
 def test_a_baseline_meets_the_trials_of_table_1(model: str, tmp_path: Path) -> None:
     """The same perturbations, and the same error, whatever its seed; and a second, plain method agrees."""
