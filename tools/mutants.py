@@ -353,20 +353,51 @@ class Worker:
         self.copy = Copy()
         self.cold = Server(self.copy.folder)
         self.files, self.warm = files, None
+        self.unfit: set[str] = set()
+        self.sound: set[tuple[bool | str, ...]] = set()
 
     def try_out(self, mutant: Mutant, choice: Choice) -> dict[str, Any]:
-        """Whether a test notices it, which, and how long that took."""
-        if not choice.tests:
-            return {"noticed": False, "by": "no test runs it", "seconds": 0.0}
-        request: dict[str, Any] = {"tests": choice.tests, "limit": GRACE + SLOWER * choice.seconds}
-        with self.copy.holding(mutant) as (old, new):
-            answer = {"status": -3}
-            if not choice.imported:
-                self.warm = self.warm or Server(self.copy.folder, self.files)
-                answer = self.warm.ask(path=mutant.path, old=old, new=new, **request)
-            if answer["status"] == -3:
-                answer = self._anew(list(choice.files), request)
-        return {"noticed": answer["status"] != 0, "by": answer["by"], "seconds": answer["seconds"]}
+        """Whether a test notices it, which, and how long that took.
+
+        A test that fails here without the mistake, too, after the same tests, is not asked.
+        """
+        tests, began = [t for t in choice.tests if t not in self.unfit], time.monotonic()
+        outcome = {"noticed": False, "by": "" if tests else "no test runs it", "seconds": 0.0}
+        while tests:
+            with self.copy.holding(mutant) as (old, new):
+                answer, warm = self._ask(mutant.path, old, new, tests, choice)
+            outcome = {"noticed": answer["status"] != 0, "by": answer["by"]}
+            if not answer["status"] or answer["by"] not in tests:
+                break
+            met = tests[: tests.index(answer["by"]) + 1]
+            if (failed := self._fails_anyway(mutant.path, old, met, choice, warm)) is None:
+                break
+            self.unfit.add(failed)
+            tests.remove(failed)
+            outcome = {"noticed": False, "by": ""}
+        return outcome | {"seconds": round(time.monotonic() - began, 1)}
+
+    def _ask(
+        self, path: str, old: str, new: str, tests: list[str], choice: Choice, warm: bool = True
+    ) -> tuple[dict[str, Any], bool]:
+        """The answer, and whether the process that has the tests collected could give it."""
+        request: dict[str, Any] = {"tests": tests, "limit": GRACE + SLOWER * choice.seconds}
+        if warm and not choice.imported:
+            self.warm = self.warm or Server(self.copy.folder, self.files)
+            answer = self.warm.ask(path=path, old=old, new=new, **request)
+            if answer["status"] != -3:
+                return answer, True
+        files = list(dict.fromkeys(test.split("::")[0] for test in tests))
+        return self._anew(files, request), False
+
+    def _fails_anyway(self, path: str, text: str, met: list[str], choice: Choice, warm: bool) -> str | None:
+        """The first of these tests that fails without any mistake, if one does."""
+        if (warm, *met) in self.sound:
+            return None
+        answer, _ = self._ask(path, text, text, met, choice, warm)
+        if answer["status"] == 0:
+            self.sound.add((warm, *met))
+        return answer["by"] if answer["status"] and answer["by"] in met else None
 
     def _anew(self, files: list[str], request: dict[str, Any]) -> dict[str, Any]:
         """With the library imported anew: the tests of the first files, and of the others if they pass."""
