@@ -352,7 +352,8 @@ class Worker:
     def __init__(self, files: list[str]) -> None:
         self.copy = Copy()
         self.cold = Server(self.copy.folder)
-        self.files, self.warm = files, None
+        self.files = files
+        self.warm: Server | None = None
         self.unfit: set[str] = set()
         self.sound: set[tuple[bool | str, ...]] = set()
 
