@@ -188,14 +188,26 @@ def test_noise_is_told_from_a_misfit_that_has_structure(photo: torch.Tensor) -> 
 def test_what_does_not_look_like_the_template_is_given_up_early(photo: torch.Tensor) -> None:
     t = trials(photo, 2.0, "homography")
     elsewhere = torch.rand(t.images.shape, generator=torch.Generator().manual_seed(5))
-    aligner = Aligner(t.template, "homography", levels=1, retry=False)
+    aligner = Aligner(t.template, "homography", levels=2, iterations=(3, 20), retry=False)
     assert not bool(aligner(elsewhere).converged.any())
     assert aligner.lean is not None
     frame = Frame.crop(*t.images.shape[-2:], *t.template.shape[-2:])
     for images in (elsewhere, elsewhere[:1]):
         out = aligner.lean(images, torch.zeros(len(images), 8), frame)
-        assert out.iterations.max() <= 5
+        assert out.iterations.max() <= 3 + 5
         assert not out.done.any()
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_level_alone_reaches_as_far_as_the_general_algorithm(photo: torch.Tensor, alone: bool) -> None:
+    """Far from home longer steps would lead astray, and a low correlation after five steps means nothing."""
+    t = trials(photo, 7.0, "affine", n=60, seed=3)
+    aligner = Aligner(t.template, "affine", algorithm="IC", levels=1, iterations=40, retry=False)
+    runs = t.images.split(1) if alone else [t.images]
+    short, general = torch.cat([aligner(run).p for run in runs]), aligner(t.images, trajectory=True).p
+    home, far = (t.error(p) < 1 for p in (short, general))
+    assert 0.6 < far.double().mean() < 1
+    assert (home == far).double().mean() > 0.9
 
 
 def test_samples_beside_masked_ones_have_no_gradient(photo: torch.Tensor) -> None:

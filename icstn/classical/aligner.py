@@ -73,8 +73,8 @@ class Aligner:
         normalize: compare up to gain and offset (zero mean, unit variance): light does not matter.
         min_overlap: an item with a smaller fraction of its samples inside the image is given up.
         min_correlation: a result below it is flagged as a mismatch (0.15 below it where what does not fit is
-            noise: without structure), and what is as far below after five steps at full size is given up; for
-            very noisy images take less.
+            noise: without structure), and what a coarser level has handed over and is as far below after five
+            steps at full size is given up; for very noisy images take less.
         retry: try an item that left the image or did not come to rest once more, with
             Levenberg-Marquardt, and a homography once again from where an affine alignment ends (not where a
             gradient or the trajectory is asked for).

@@ -82,6 +82,7 @@ class Lean:
         ]
         self.min_correlation = min_correlation
         self.finest = next(number for number, v in enumerate(values) if v is not None)
+        self.refines = any(v is not None for v in values[self.finest + 1 :])
         finest = values[self.finest]
         assert finest is not None
         self.std = finest.flatten(1).std(1, correction=0)
@@ -123,6 +124,7 @@ class Lean:
                     last = number == self.finest
                     part = _Part(level, grid, state, items, pixels, damping)
                     part.least = self.min_correlation if last else None
+                    part.refine(last and self.refines)
                     limit = self.limits[number] * (DAMPED if damping and not last else 1)
                     part.descend(self.iterations[number], limit)
         return state
@@ -199,20 +201,27 @@ class _Part:
         self.H = None if level.H is None else state.take(level.H, items).double().cpu().numpy()
         self.M, self.correlation = state.M[items], state.correlation[items]
         self.least: float | None = None
+        self.longer: Anderson | None = None
         self._values: Callable[[], Tensor] | None = None
         self.best: _Best | None = None
-        self.longer = None if level.second_order else Anderson(level.samples.corner_steps)
+        self.refines = False
         self._place()
         self._keep(self._fine)
         if damping:
             self.best = _Best(self.M, self.level.samples.k, damping)
+
+    def refine(self, refines: bool) -> None:
+        """Whether the items come from a coarser level: near enough for longer steps, and little patience."""
+        self.refines = refines
+        if refines and not self.level.second_order:
+            self.longer = Anderson(self.level.samples.corner_steps)
 
     def descend(self, iterations: int, limit: float) -> None:
         """Take steps until the last corner of the last item rests."""
         state = self.state
         state.done[self.items] = False
         for number in range(iterations):
-            if number == PATIENCE and self.least is not None and len(self.items):
+            if number == PATIENCE and self.refines and self.least is not None and len(self.items):
                 self._give_up(self.correlation < self.least - NOISY)
             if not len(self.items):
                 return

@@ -42,6 +42,7 @@ class Solo:
         self.levels = [None if level is None else _Plane(level) for level in levels]
         self.iterations, self.limits, self.blur = iterations, limits, blur
         self.finest = next(number for number, level in enumerate(levels) if level is not None)
+        self.refines = any(level is not None for level in levels[self.finest + 1 :])
         self.least = min_correlation
 
     def __call__(self, image: np.ndarray, found: Outcome, grids: Sequence[Grid | None]) -> None:
@@ -53,7 +54,7 @@ class Solo:
             assert plane is not None
             assert grid is not None
             image = blurred(images[number], self.blur[number])
-            hopeless = self.least - NOISY if number == self.finest else -np.inf
+            hopeless = self.least - NOISY if number == self.finest and self.refines else None
             I = plane.descend(search, image, grid, self.iterations[number], self.limits[number], hopeless)
             if not search.inside:
                 break
@@ -80,6 +81,7 @@ class _Plane:
     def __init__(self, level: Level) -> None:
         s = level.samples
         self.level, self.k, self.G = level, s.k, s.generators
+        self.longer: Anderson | None = None
         self.T, self.one = level.T[0].numpy(), level.one[0].numpy()
         self.weights = None if level.mask is None else (self.one != 0).astype(self.one.dtype)
         self.shape = (level.channels, s.height, s.width)
@@ -100,14 +102,20 @@ class _Plane:
         grid: Grid,
         iterations: int,
         limit: float,
-        hopeless: float = -np.inf,
+        hopeless: float | None = None,
     ) -> np.ndarray | None:
-        """Take steps until no corner moves; the image where the last of them began."""
+        """Take steps until no corner moves; the image where the last of them began.
+
+        Where it refines what a coarser level has found, a correlation below `hopeless` after some steps is
+        given up, and inverse compositional steps are accelerated.
+        """
         I, corners = None, grid.corners_of(search.M).ravel().tolist()
         search.inside, search.done = _inside(corners), False
-        self.longer = Anderson(self.level.samples.corner_steps)
+        self.longer = None if hopeless is None else Anderson(self.level.samples.corner_steps)
         for number in range(iterations):
-            if search.done or not search.inside or (number == PATIENCE and search.correlation < hopeless):
+            if search.done or not search.inside:
+                break
+            if hopeless is not None and number == PATIENCE and search.correlation < hopeless:
                 break
             I = self._sample(image, grid, search.M)
             step, search.correlation = (self._second_order if self.level.second_order else self._inverse)(I)
@@ -138,7 +146,8 @@ class _Plane:
         """(I + D)⁻¹, to the third order, of an inverse compositional step, and the correlation."""
         y = (self.rows @ I).astype(float)
         gain, offset = y[self.k], y[self.k + 1]
-        D = (self.longer(y[None, : self.k] / gain) @ self.G).reshape(3, 3)
+        dp = y[None, : self.k] / gain
+        D = ((dp if self.longer is None else self.longer(dp)) @ self.G).reshape(3, 3)
         return EYE - D + D @ D, gain / np.sqrt(I @ I - offset * offset)
 
     def _second_order(self, I: np.ndarray) -> tuple[np.ndarray, float]:
