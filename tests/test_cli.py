@@ -128,7 +128,7 @@ def test_a_picture_that_can_not_be_read_is_one_sentence(tmp_path: Path) -> None:
     files = [str(tmp_path / name) for name in ("a.png", "b.png")]
     status, _, err = run("align", *files, "--out", str(tmp_path / "out"))
     assert (status, err.count("icstn: ")) == (1, 1)
-    assert "b.png cannot be read as a picture" in err
+    assert "b.png: cannot be read as a picture" in err
 
 
 def test_status_of_an_empty_folder(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_what_fails_is_said_and_the_others_are_finished(folder: Path, tmp_path: 
     assert code == 1
     assert "1 of 6 pictures aligned" in text
     for sentence in (
-        "broken.png cannot be read as a picture", "there is no file", "is smaller than the template",
+        "broken.png: cannot be read as a picture", "there is no file", "is smaller than the template",
         "empty holds no pictures", "noise.png: ",
     ):  # fmt: skip
         assert sentence in text

@@ -186,8 +186,13 @@ class TestExecuting:
     def test_what_a_kernel_says_of_its_end_is_kept_from_the_terminal(
         self, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        """Jupyter interrupts a kernel before it ends it, and at times the kernel logs that as an error."""
-        source = "get_ipython().kernel.log.error('KeyboardInterrupt caught in kernel.')"
+        """Jupyter interrupts a kernel before it ends it, which is logged as an error at times."""
+        source = (
+            "import logging, os\n"
+            "get_ipython().kernel.log.error('KeyboardInterrupt caught in kernel.')\n"
+            "logging.getLogger('tornado.general').error('Uncaught exception in ZMQStream callback')\n"
+            "os.write(2, b'an assertion of a library')"
+        )
         one = job(make_notebook(tmp_path / "n.ipynb", source))
         reproduction.execute([one], tmp_path / "out", Records(tmp_path / "records"))
         assert capfd.readouterr() == ("", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -9,7 +10,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -20,9 +21,6 @@ from icstn.files import check_place, write_atomic
 from icstn.reproduction.catalogue import ReproductionError
 from icstn.reproduction.comparison import side_by_side
 from icstn.reproduction.plans import Job
-
-#: Jupyter interrupts a kernel before it ends it, which a kernel reports as an error of its own.
-QUIET = ["--IPKernelApp.log_level=CRITICAL"]
 
 
 def execute(jobs: Sequence[Job], target: Path, records: Records, workers: int = 0) -> dict[str, Path]:
@@ -77,13 +75,30 @@ def _execute(job: Job, path: Path, key: str, records: Records) -> None:
     import nbformat
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _kernels_quiet():
         under_way = Path(scratch) / path.name
         _run(job, under_way, path)
         done = nbformat.read(under_way, 4)
     facts = {"key": key, "about": job.about, "stand_in": job.data.stand_in}
     done.metadata["icstn"] = facts | {"comparison": side_by_side(job, records)}
     write_atomic(path, nbformat.writes(done) + "\n")
+
+
+@contextlib.contextmanager
+def _kernels_quiet() -> Iterator[None]:
+    """What this process and its kernel write to stderr by themselves is kept from the terminal.
+
+    Jupyter interrupts a kernel before it ends it, and ends it while it answers: the kernel and the libraries
+    under it log either as an error. What a cell writes goes into the notebook.
+    """
+    own = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(own, 2)
+        os.close(own)
 
 
 def _run(job: Job, under_way: Path, path: Path) -> None:
@@ -99,7 +114,6 @@ def _run(job: Job, under_way: Path, path: Path) -> None:
             kernel_name="python3",
             cwd=str(job.notebook.parent),
             progress_bar=False,
-            extra_arguments=QUIET,
         )
     except PapermillExecutionError as error:
         write_atomic(path, under_way.read_bytes())
