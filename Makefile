@@ -16,6 +16,8 @@ TESTS  ?= tests
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# One test worker more than there are cores: some tests wait.
+WORKERS = $(shell $(BIN)/python -c 'import os; print(min(8, 1 + (os.cpu_count() or 1)))')
 NOTEBOOKS ?= $(sort $(wildcard book/*.ipynb figures/*.ipynb))
 
 # One thread a process: reproducible sums, and the test workers do not fight over the cores.
@@ -34,7 +36,7 @@ pdf: book
 	$(BIN)/python tools/pdf.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadgroup $(TESTS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS) $(ARGS)
 
 mutants: $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-mutants.txt

@@ -17,7 +17,7 @@ import axe
 import nbformat
 import pytest
 import yaml
-from browser import DESKTOP, PHONE, launched, offline, served
+from browser import DESKTOP, PHONE, launched, served
 
 import book
 
@@ -232,7 +232,6 @@ def sights(
     ]  # a redirect
     context = browser.new_context(viewport=DESKTOP, color_scheme="light", reduced_motion="reduce")
     context.set_default_timeout(180_000)
-    offline(context, address)
     source = axe.script()
     dark = set(names if pytestconfig.getoption("--long") else names[::6])
     found = {

@@ -16,7 +16,7 @@ KINDS = ("STN", "c-STN", "IC-STN", "IC-STN inverse")
 SOME = list(zip(KINDS, reversed(FAMILIES), strict=True))
 QUICK = {
     "dynamic export": SOME,
-    "strict dynamic export": SOME[1:3],
+    "strict dynamic export": SOME[2:3],
     "trace": SOME[::2],
     "aot_eager": SOME,
 }
