@@ -143,7 +143,7 @@ def measure(problems: Sequence[Callable[[], Trials]], row: str, rounds: int) -> 
     Args:
         problems: what makes the trials of each photograph, of one family and size.
         row: what is done to the images.
-        rounds: repetitions of a batch, of which the best counts.
+        rounds: repetitions of a batch, of which the median counts.
     """
     times: dict[str, list[float]] = {"opencv": [], "one": [], "prepared": [], "batch": []}
     errors: dict[str, list[float]] = {"ours": [], "opencv": []}
@@ -170,7 +170,7 @@ def measure(problems: Sequence[Callable[[], Trials]], row: str, rounds: int) -> 
         if row == COVERED:
             continue
         many = images.repeat(-(-BATCH // len(images)), 1, 1, 1)[:BATCH].contiguous()
-        times["batch"].append(min(cpu(aligner, many)[1] for _ in range(rounds)) / BATCH)
+        times["batch"].append(statistics.median(cpu(aligner, many)[1] for _ in range(rounds)) / BATCH)
     good = {k: [e for e in v if e < 1] for k, v in errors.items()}
     n = len(errors["ours"])
     return {

@@ -79,7 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Align other photographs, whatever was done to them.")
     parser.add_argument("--trials", type=int, default=12, help="of each photograph, row and family")
     parser.add_argument(
-        "--rounds", type=int, default=3, help="repetitions of a batch, of which the best counts"
+        "--rounds", type=int, default=3, help="repetitions of a batch, of which the median counts"
     )
     parser.add_argument("--dry", action="store_true", help="print only")
     arguments = parser.parse_args()
