@@ -169,8 +169,8 @@ class StoppedError(Exception):
 @pytest.mark.parametrize(("table", "model"), [("table_1", "IC-STN-2"), ("table_2", "IC-STN-2(b)")])
 def test_a_resumed_run(table: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped before its second block of a hundred steps, it goes on with that block's draws and rates."""
-    # A cosine's last steps would be too small to count, and bounded ones of two images too much alike: rounding
-    # of the smallest gradients would count as much as the largest.
+    # A cosine's last steps would be too small to count, and bounded ones of two images too much alike:
+    # rounding of the smallest gradients would count as much as the largest.
     changes = {"iterations": 115, "schedule": "constant", "clip": 0.0}
     spec = spec_of(table, "full", model, batch=2, test_items=5, test_draws=1, **changes)
     stop_before_block(1, monkeypatch)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from icstn.classical import Aligner
+from icstn.classical import Aligner, lean, solo
 from icstn.classical.anderson import Anderson
 from icstn.classical.level import Template
+from icstn.classical.prepared import rests
 from icstn.classical.pyramid import box
 from icstn.classical.samples import Grid
 from icstn.classical.trials import Trials, make_trials
@@ -163,6 +164,38 @@ def test_acceleration_forgets_items_and_leaves_long_steps_alone() -> None:
     long = Anderson(np.eye(2))
     long(np.array([[20.0, 0.0]]))
     assert np.array_equal(long(np.array([[10.0, 0.0]])), [[10.0, 0.0]])
+
+
+def test_an_item_rests_when_what_is_left_is_less_than_the_limit() -> None:
+    """What is left of steps that shrink by a factor is summed one by one."""
+    for ratio in (0.02, 0.1, 0.3, 0.45, 0.8):
+        for moved in np.geomspace(0.002, 0.5, 40):
+            left = sum(moved * ratio**n for n in range(1, 60))
+            assert rests(moved, moved / ratio, 0.01) == (moved <= 0.01 or left <= 0.01), (ratio, moved)
+    assert not rests(0.0101, 0.0101 / 0.6, 0.01)
+    assert not rests(0.2, 0.0, 0.01), "nothing is known before the second step"
+    assert rests(np.array([0.2, 0.02, 0.02]), np.array([0.0, 0.2, 0.03]), 0.01).tolist() == [
+        False,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 6])
+def test_the_step_that_is_saved_would_have_been_short(
+    photo: torch.Tensor, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t = trials(photo, 3.0, "homography", 6)
+    aligner = Aligner(t.template, "homography")
+    ours = [aligner(images) for images in t.images.split(batch)]
+    for module in (lean, solo):
+        monkeypatch.setattr(module, "rests", lambda moved, before, limit: moved <= limit)
+    plain = [aligner(images) for images in t.images.split(batch)]
+    assert all(bool(a.converged.all() and b.converged.all()) for a, b in zip(ours, plain, strict=True))
+    assert max(apart("homography", a.p, b.p) for a, b in zip(ours, plain, strict=True)) < 0.01
+    saved = [int((b.iterations - a.iterations).sum()) for a, b in zip(ours, plain, strict=True)]
+    assert min(saved) >= 0
+    assert sum(saved) >= 2
 
 
 def test_noise_is_told_from_a_misfit_that_has_structure(photo: torch.Tensor) -> None:

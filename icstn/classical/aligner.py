@@ -66,8 +66,9 @@ class Aligner:
         levels: number of pyramid levels; by default the coarsest template has at least 12 samples a side,
             and there are at most four levels, more where the coarsest would have more than 48.
         iterations: most steps on a level, or several in the same order.
-        tol: an item stops when no corner moves by this many pixels; a coarse level hands over at one
-            of its own (without ``normalize`` at half of one). With 0 every step is taken.
+        tol: an item stops when no corner moves by this many pixels, or when its steps shrink so fast that all
+            that would follow add up to no more; a coarse level hands over at one pixel of its own (without
+            ``normalize`` at half of one). With 0 every step is taken.
         damping: initial λ of Levenberg-Marquardt; 0 is Gauss-Newton.
         blur: size in pixels of a light box blur (odd; 1 is none), or several in the same order.
         normalize: compare up to gain and offset (zero mean, unit variance): light does not matter.

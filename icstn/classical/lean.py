@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from icstn.classical.anderson import Anderson
-from icstn.classical.prepared import NOISY, PATIENCE, Level, Outcome
+from icstn.classical.prepared import NOISY, PATIENCE, Level, Outcome, rests
 from icstn.classical.pyramid import box, image_pyramid
 from icstn.classical.samples import EYE, Grid, samples_of
 from icstn.classical.solo import Solo
@@ -50,7 +50,8 @@ class Lean:
         warp: the family.
         algorithms: ``"ESM"`` or ``"IC"`` for each level.
         iterations: most steps on each level.
-        limits: an item stops when no corner moves by this many pixels of the full size, for each level.
+        limits: an item stops when no corner moves by this many pixels of the full size, for each level; on
+            the finest also when its steps shrink so fast that what is left is less.
         blur: size of the box blur of the image, for each level.
         mask: weights of the template's samples on each level, ``(h, w)`` of 0 and 1.
         min_correlation: of an alignment.
@@ -200,6 +201,7 @@ class _Part:
         self.fixed = None if level.rows is None else state.take(level.rows, items)
         self.H = None if level.H is None else state.take(level.H, items).double().cpu().numpy()
         self.M, self.correlation = state.M[items], state.correlation[items]
+        self.moved = np.zeros(len(items))
         self.least: float | None = None
         self.longer: Anderson | None = None
         self._values: Callable[[], Tensor] | None = None
@@ -236,11 +238,16 @@ class _Part:
             if self.best is not None:
                 old = self.grid.corners_of(self.best.M)
             self._place()
-            resting = self._kept & (np.abs(self._corners - old).max((1, 2)) * self.grid.per_unit <= limit)
+            resting = self._kept & self._rests(np.abs(self._corners - old).max((1, 2)), limit)
             state.iterations[self.items] += 1
             state.done[self.items] = resting
             self._stop(resting)
         self._store(np.ones(len(self.items), bool))
+
+    def _rests(self, moved: np.ndarray, limit: float) -> np.ndarray:
+        moved, before = moved * self.grid.per_unit, self.moved
+        self.moved = np.where(self._kept, moved, 0.0)
+        return rests(moved, before if self.refines and self.least is not None else 0.0, limit)
 
     def _place(self) -> None:
         """Where the items lie now, and whether each is inside the image and in front of the horizon."""
@@ -288,8 +295,8 @@ class _Part:
             return
         if (values := self._values) is not None:
             self._values = lambda: values()[rows]
-        self.M, self.correlation, self._corners = (
-            x[going] for x in (self.M, self.correlation, self._corners)
+        self.M, self.correlation, self._corners, self.moved = (
+            x[going] for x in (self.M, self.correlation, self._corners, self.moved)
         )
         self.pixels, self.T = (x[rows] if len(x) > 1 else x for x in (self.pixels, self.T))
         if self.best is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,19 @@ STRUCTURE = 0.1
 NEIGHBORS = 0.36
 #: The correlation may be so much lower than asked for where the misfit is noise.
 NOISY = 0.15
+
+
+def rests(moved: Any, before: Any, limit: float) -> Any:
+    """Whether what is left to go is at most the limit: the last step, or all that follow as they shrink.
+
+    Steps that shrink by the factor ρ = moved / before add up to ρ / (1 − ρ) of the last one from here on.
+
+    Args:
+        moved: length of the last step, a number or an array of them.
+        before: that of the step before it; 0 where there was none.
+        limit: in the same unit.
+    """
+    return (moved <= limit) | (moved**2 <= limit * (before - moved))
 
 
 class Level:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from icstn.classical.anderson import Anderson
-from icstn.classical.prepared import NOISY, PATIENCE, Level, Outcome
+from icstn.classical.prepared import NOISY, PATIENCE, Level, Outcome, rests
 from icstn.classical.samples import EYE, Grid
 
 #: Samples of the largest grid that NumPy samples faster.
@@ -112,6 +112,7 @@ class _Plane:
         I, corners = None, grid.corners_of(search.M).ravel().tolist()
         search.inside, search.done = _inside(corners), False
         self.longer = None if hopeless is None else Anderson(self.level.samples.corner_steps)
+        moved = 0.0
         for number in range(iterations):
             if search.done or not search.inside:
                 break
@@ -122,8 +123,9 @@ class _Plane:
             search.M = search.M @ step
             old, corners = corners, grid.corners_of(search.M).ravel().tolist()
             search.inside = _inside(corners)
-            moved = max([abs(new - was) for new, was in zip(corners, old, strict=True)])
-            search.done = moved * grid.per_unit <= limit
+            before = moved if hopeless is not None else 0.0
+            moved = max([abs(new - was) for new, was in zip(corners, old, strict=True)]) * grid.per_unit
+            search.done = rests(moved, before, limit)
             search.iterations += 1
         return I
 
