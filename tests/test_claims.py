@@ -289,7 +289,7 @@ class TestLucasKanade:
     def test_shares_are_told_in_percent(self) -> None:
         found = judge(claim("ic-equivalent"), Evidence(self.runs(0.81))).findings
         assert len(found) == 5
-        assert all("(80.0 %)" in f.text and "(81.0 %): -1.00 [" in f.text for f in found[1:])
+        assert all("(80.0 %)" in f.text and "(81.0 %): −1.00 [" in f.text for f in found[1:])
 
 
 class TestEvidence:

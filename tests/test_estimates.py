@@ -48,6 +48,12 @@ def test_seeds_are_counted(n: int) -> None:
 
 def test_significant_digits() -> None:
     assert [estimates.significant(x) for x in (123.4, 99.96, 0.0, 1000.0)] == ["123", "100.0", "0", "1.00e+3"]
+    assert [estimates.significant(x) for x in (1e-6, 0.00075, -0.0005, 2.5e-7)] == [
+        "0.00000100",
+        "0.000750",
+        "−0.000500",
+        "2.50e-7",
+    ]
 
 
 class TestOneLevel:

@@ -144,13 +144,13 @@ class TestWhatIsSaidOfIntervals:
         estimate = mean_error(found)
         row = tables.table_2(runs()).data.set_index("model").loc["STN(a)"]
         assert (row.ours, row.low, row.high) == (estimate.value, estimate.low, estimate.high)
-        assert cell(tables.table_2(runs()), "STN(a)")["95 % interval"] == f"[{row.low:.2f}, {row.high:.2f}]"
+        assert cell(tables.table_2(runs()), "STN(a)")["95 % interval"] == f"[−{-row.low:.2f}, {row.high:.2f}]"
 
 
 def test_no_number_of_table_1_is_zero():
     tiny = [record(s, 0.0000768) for s in cells("table_1", "quick")]
     shown = tables.table_1(tiny).text
-    assert set(shown["σ = 2.5, ours"]) == {"7.68e-5"}
+    assert set(shown["σ = 2.5, ours"]) == {"0.0000768"}
 
 
 def test_table_1_fits_the_page():

@@ -36,7 +36,7 @@ def test_table_2_says_the_difference_and_its_sign() -> None:
     better = judged.table("table_2", {"c-STN-1(a)": 3.0, "IC-STN-4(a)": 1.0, "c-STN-1(b)": 6.0})
     worse = judged.table("table_2", {"IC-STN-4(b)": 7.0})
     text = findings.table_2(better + worse)
-    assert "by -2.00 [-2.14, -1.86] points (unpaired), from 3.00 to 1.00 % in block (a)" in text
+    assert "by −2.00 [−2.14, −1.86] points (unpaired), from 3.00 to 1.00 % in block (a)" in text
     assert "by 1.00 [0.86, 1.14] points (unpaired), from 6.00 to 7.00 % in block (b)" in text
 
 
@@ -63,7 +63,7 @@ def test_figure_6_and_2_say_the_numbers() -> None:
     errors = torch.cat((torch.full((80,), 5.0), torch.full((20,), 30.0)))
     assert "10.0 pixels" in findings.figure_6(7.5, errors)
     assert "one box in ten by more than 30" in findings.figure_6(7.5, errors)
-    assert "41% of the samples, the photograph in 0%" in findings.figure_2(0.41, 0.0)
+    assert "41 % of the samples, the photograph in 0 %" in findings.figure_2(0.41, 0.0)
 
 
 def test_figure_7_counts_what_falls_and_what_rises_again() -> None:
@@ -96,7 +96,7 @@ def test_figures_9_and_11_name_each_model() -> None:
         for name, within, share, sharp in (("initial", 0.07, 0.98, 0.3), ("A", 0.02, 0.8, 0.1))
     }
     assert "from 0.070 to between 0.0200 and 0.0200" in findings.figure_9(rows)
-    assert "A 80%" in findings.figure_9(rows)
+    assert "A 80 %" in findings.figure_9(rows)
     assert "does not rise with each row: initial 0.3000, A 0.1000" in findings.figure_11(rows)
 
 
@@ -104,9 +104,9 @@ def test_figure_10_says_whose_the_black_is() -> None:
     first, last, stn = torch.ones(3, 2, 1, 4, 4)
     last[1, :, :2], stn[:, :, :1] = 0, 0
     text = findings.figure_10({"initial": first, "final": last, "STN": stn}, ["yield", "no entry"])
-    assert text.startswith("25.0% of what IC-STN-4 sees")
-    assert "and 25.0% of what the STN sees; the former grows with each operation from 0.0%" in text
-    assert text.endswith("most of all for *no entry* (100% of it).")
+    assert text.startswith("25.0 % of what IC-STN-4 sees")
+    assert "and 25.0 % of what the STN sees; the former grows with each operation from 0.0 %" in text
+    assert text.endswith("most of all for *no entry* (100 % of it).")
 
 
 def test_a_band_over_seeds_leaves_the_scale_alone() -> None:

@@ -266,15 +266,15 @@ class TestFit:
     def test_the_report_says_what_the_records_say(self, done: Fit) -> None:
         page = html.unescape(done.report.read_text(encoding="utf-8"))
         for model, record in done.records.items():
-            row = re.search(rf"<tr><td>{re.escape(model)}</td><td>([\d.]+) \[([-\d.]+), ([\d.]+)\]", page)
+            row = re.search(rf"<tr><td>{re.escape(model)}</td><td>([\d.]+) \[([−\d.]+), ([\d.]+)\]", page)
             assert row, model
-            value, low, high = map(float, row.groups())
+            value, low, high = (float(n.replace("−", "-")) for n in row.groups())
             assert value == pytest.approx(record.test_error, abs=0.006)
             assert high == pytest.approx(record.metrics["interval"][1], abs=0.006)
             assert value - low == pytest.approx(high - value, abs=0.02)
-        [gain] = re.findall(r"\(difference (-?[\d.]+) \[", page)
+        [gain] = re.findall(r"\(difference (−?[\d.]+) \[", page)
         wanted = difference(*([r] for r in done.records.values()))
-        assert float(gain) == pytest.approx(wanted.value, abs=0.006)
+        assert float(gain.replace("−", "-")) == pytest.approx(wanted.value, abs=0.006)
         assert wanted.remark == "", "item by item"
         for model, by_class in done.findings.by_class.items():
             assert by_class.mean().item() == pytest.approx(done.records[model].test_error), (

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from icstn.evidence.estimates import significant
 from icstn.evidence.trace import duration
 from icstn.experiments import EXPERIMENTS, cells
@@ -59,7 +61,7 @@ a search again, or to go on with one: `icstn search table_2`.
 
 def _not_searched(name: str) -> str:
     rates = cells(name, "full")[0]
-    shown = ", ".join(f"{WORDS[f]} {getattr(rates, f):g}" for f in SPACES[name].values)
+    shown = ", ".join(f"{WORDS[f]} {_decimals(getattr(rates, f))}" for f in SPACES[name].values)
     text = f"No search has been run yet. The recipe ({shown}) was set by hand in early trials"
     if EXPERIMENTS[name].printed:
         text += ", some of which were looked at on the test set: read the numbers with that in mind"
@@ -89,7 +91,7 @@ def _round(found: SearchOutcome, round_: int) -> list[str]:
     scores = found.scores(round_)
     order = sorted(scores, key=lambda c: scores[c])
     tries = [t for t in found.tries if t.round == round_]
-    names = [", ".join(f"{SHORT[name]} {value:g}" for name, value in c) for c in order]
+    names = [", ".join(f"{SHORT[name]} {_decimals(value)}" for name, value in c) for c in order]
     rows = [f"| score | {' | '.join(f'{scores[c]:.3f}' for c in order)} |"]
     for cell in dict.fromkeys((t.model, t.sigma) for t in tries):
         own = {t.candidate: t for t in tries if (t.model, t.sigma) == cell}
@@ -108,4 +110,8 @@ def _cell(found: SearchOutcome, model: str, sigma: float) -> str:
 
 
 def _said(candidate: Candidate) -> str:
-    return ", ".join(f"{WORDS[name]} {value:g}" for name, value in candidate)
+    return ", ".join(f"{WORDS[name]} {_decimals(value)}" for name, value in candidate)
+
+
+def _decimals(value: float) -> str:
+    return np.format_float_positional(value, trim="-")

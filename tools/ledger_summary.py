@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from icstn.evidence.claims import CLAIMS, Claim, Judgement, judge, judge_together
 from icstn.evidence.collection import Evidence, MissingError
 from icstn.evidence.comparison import ALIKE, Compared, against_paper
-from icstn.evidence.estimates import coverage
+from icstn.evidence.estimates import coverage, percent
 from icstn.evidence.predicates.composition import side_of_composition
 from icstn.evidence.verdicts import VERDICTS, Verdict
 from icstn.experiments import EXPERIMENTS
@@ -64,13 +64,13 @@ def _numbers(cells: Sequence[Compared]) -> list[str]:
         return ["No cell has been run yet at a preset whose numbers mean anything.\n"]
     reached = sum(row.reached == "reached" for row in have)
     alike = {share: sum(row.alike(share) for row in have) for share in (ALIKE / 2, ALIKE, 2 * ALIKE)}
-    spread = ", ".join(f"{n} within {share:.0%}" for share, n in alike.items())
+    spread = ", ".join(f"{n} within {percent(share)}" for share, n in alike.items())
     text = (
         "The table sets the paper's test errors beside ours: the mean over seeds with its 95 % "
         f"interval ({coverage([row.seeds for row in have])}), from the best preset that has been run. "
         "*Reached*: ✓ our mean is at or below the paper's, ✗ it is above by more than its interval, ? "
-        f"anything else. *Alike*: the two are the same number, to {ALIKE:.0%} or to our interval. A cell "
-        "that is reached and not alike shows that the recipe differs, not that the paper's number was "
+        f"anything else. *Alike*: the two are the same number, to {percent(ALIKE)} or to our interval. A "
+        "cell that is reached and not alike shows that the recipe differs, not that the paper's number was "
         "reproduced: optimizer, schedule and number of steps then mattered more than what the paper varied. "
         "Table 1 is measured on another photograph than the paper's, so its cells can be compared in size "
         "but not digit by digit."

@@ -94,7 +94,8 @@ class Estimate:
         if self.half:
             digits = max(digits, -math.floor(math.log10(self.half)))
         interval = f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
-        return " ".join(filter(None, (interval, unit, f"({self.remark})" if self.remark else "")))
+        remark = f"({self.remark})" if self.remark else ""
+        return " ".join(filter(None, (minus(interval), unit, remark)))
 
 
 @dataclass(frozen=True)
@@ -273,16 +274,26 @@ def item_counts(items: int) -> Tensor:
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """A number to so many significant digits, without a power of ten from 0.001 to 1000.
+    """A number to so many significant digits, without a power of ten from a millionth to 1000.
 
     Example:
-        >>> [significant(x) for x in (11.941, 0.3704, 0.0000768, 123456.0)]
-        ['11.9', '0.370', '7.68e-5', '1.23e+5']
+        >>> [significant(x) for x in (11.941, -0.3704, 0.0000768, 123456.0)]
+        ['11.9', '−0.370', '0.0000768', '1.23e+5']
     """
     if value == 0 or math.isnan(value):
         return f"{value:g}"
-    if not 1e-3 <= abs(value) < 1e3:
+    if not 1e-6 <= abs(value) < 1e3:
         mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
-        return f"{mantissa}e{int(power):+d}"
+        return f"{minus(mantissa)}e{int(power):+d}"
     exponent = math.floor(math.log10(abs(value)))
-    return f"{value:.{max(0, digits - 1 - exponent)}f}"
+    return minus(f"{value:.{max(0, digits - 1 - exponent)}f}")
+
+
+def minus(number: str) -> str:
+    """A number, or several, with the sign of subtraction in place of the hyphen."""
+    return number.replace("-", "−")
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share in percent, ``12 %``."""
+    return f"{share * 100:.{digits}f} %"

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from icstn.evidence.collection import Cell, finished
-from icstn.evidence.estimates import coverage, significant
+from icstn.evidence.estimates import coverage, minus, significant
 from icstn.experiments.records import Record
 
 #: Where there is no number.
@@ -56,7 +56,8 @@ def shown(cell: Mapping, digits: int | None = None) -> str:
 
 def interval(cell: Mapping, digits: int) -> str:
     """``[1.10, 1.36]``."""
-    return MISSING if pd.isna(cell["low"]) else f"[{cell['low']:.{digits}f}, {cell['high']:.{digits}f}]"
+    low, high = (minus(f"{cell[end]:.{digits}f}") for end in ("low", "high"))
+    return MISSING if pd.isna(cell["low"]) else f"[{low}, {high}]"
 
 
 def count(value: object) -> str:

@@ -20,7 +20,7 @@ from icstn.evidence.alignment import off_center
 from icstn.evidence.collection import Cell, MissingError, finished
 from icstn.evidence.comparison import orders
 from icstn.evidence.curves import ErrorCurve
-from icstn.evidence.estimates import significant
+from icstn.evidence.estimates import percent, significant
 from icstn.exhibits.diagrams import wiring
 from icstn.exhibits.montages import Averages
 from icstn.experiments.experiment import EXPERIMENTS
@@ -94,8 +94,8 @@ _WAYS = {
 def figure_2(lost: float, kept: float) -> str:
     """Shares of the samples that see nothing, of the crop and of the photograph."""
     return (
-        f"Zoomed out under the same warp, the crop has nothing to show in {lost:.0%} of the samples, "
-        f"the photograph in {kept:.0%}."
+        f"Zoomed out under the same warp, the crop has nothing to show in {percent(lost)} of the samples, "
+        f"the photograph in {percent(kept)}."
     )
 
 
@@ -120,7 +120,7 @@ def figure_7(panels: Mapping[str, Mapping[str, ErrorCurve]]) -> str:
     last = min(len(c.error) for c in curves) - 1
     risen = sum(c.error[-1] > 1.1 * c.error[c.best] for c in curves)
     below = _count(int((ratios < 1).sum()), len(curves))
-    median = f"in the median {np.median(ratios):.0%} of it"
+    median = f"in the median {percent(float(np.median(ratios)))} of it"
     return (
         f"After {last} operations the error of {below} predictors is below the one at the number that they "
         f"were trained with, {median}; {risen} have risen again by more than a tenth from their least."
@@ -143,7 +143,7 @@ def figure_9(rows: Mapping[str, Averages]) -> str:
     """Variance within the classes, and the share of the variance that the class does not explain."""
     (_, first), *models = rows.items()
     low, high = (f([stats.within for _, stats in models]) for f in (min, max))
-    shares = ", ".join(f"{label} {stats.unexplained:.0%}" for label, stats in models)
+    shares = ", ".join(f"{label} {percent(stats.unexplained)}" for label, stats in models)
     return (
         f"The variance within the classes falls from {first.within:.3f} to between {low:.4f} and {high:.4f}, "
         f"which hardly tells the models apart; the share that the class does not explain does: {shares}."
@@ -158,9 +158,9 @@ def figure_10(rows: Mapping[str, Float[Tensor, "n channels h w"]], names: Sequen
     grows = "grows" if all(a < b for a, b in pairwise(steps)) else "does not grow"
     worst, share = names[int(last.argmax())], float(last.max() / last.sum().clamp_min(1e-9))
     return (
-        f"{steps[-1]:.1%} of what IC-STN-4 sees in the end lies beyond the photograph, and {stn:.1%} of what "
-        f"the STN sees; the former {grows} with each operation from {steps[0]:.1%}, most of all "
-        f"for *{worst}* ({share:.0%} of it)."
+        f"{percent(steps[-1], 1)} of what IC-STN-4 sees in the end lies beyond the photograph, and "
+        f"{percent(stn, 1)} of what the STN sees; the former {grows} with each operation from "
+        f"{percent(steps[0], 1)}, most of all for *{worst}* ({percent(share)} of it)."
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from icstn.evidence.estimates import percent
 from icstn.exhibits.cells import MISSING, count, interval, notes, seeds, shown, statistics
 from icstn.exhibits.forms import Table
 from icstn.experiments import paper
@@ -113,8 +114,8 @@ def _narrow(data: pd.DataFrame) -> list[str]:
     middle, most = half[half >= 0].median(), half.max()
     where = data.to_dict("records")[int(half.to_numpy().argmax())]
     return [
-        f"Half the width of an interval is {middle:.0%} of the error in the median cell, {most:.0%} at most "
-        f"({where['model']} at σ = {where['sigma']:g}); table_1.csv has them all."
+        f"Half the width of an interval is {percent(middle)} of the error in the median cell, "
+        f"{percent(most)} at most ({where['model']} at σ = {where['sigma']:g}); table_1.csv has them all."
     ]
 
 

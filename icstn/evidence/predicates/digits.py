@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from icstn.evidence.collection import Cell, Evidence
+from icstn.evidence.estimates import percent
 from icstn.evidence.predicates.comparisons import falls, first_is_worst, lower, together
 from icstn.evidence.verdicts import Finding, below, compare, fact
 from icstn.experiments import paper
@@ -52,8 +53,9 @@ def trade_off(e: Evidence) -> list[Finding]:
     share = small.capacity / large.capacity
     printed = paper.TABLE_2["IC-STN-4(b)"].error - paper.TABLE_2["c-STN-4(a)"].error
     cost = f"{small.name} − {large.name} (the paper's: {printed:.2f})"
+    sizes = f"capacity {small.capacity:,} against {large.capacity:,}: {percent(share)}"
     return [
-        fact(f"capacity {small.capacity:,} against {large.capacity:,}: {share:.0%}", round(share, 1) <= 0.5),
+        fact(sizes, round(share, 1) <= 0.5),
         below(cost, small - large, (small, large), limit=LITTLE),
     ]
 

@@ -6,7 +6,7 @@ import torch
 
 from icstn.evidence import computations
 from icstn.evidence.collection import Cell, Evidence, MissingError
-from icstn.evidence.estimates import Estimate, paired
+from icstn.evidence.estimates import Estimate, paired, percent
 from icstn.evidence.verdicts import Finding, fact, within
 from icstn.experiments.experiment import EXPERIMENTS
 
@@ -44,7 +44,7 @@ def regressor_is_constant(_: Evidence) -> list[Finding]:
     """One (R, b) replays IC-LK; Lucas-Kanade's R moves."""
     r = computations.constant_regressor()
     replay = f"one (R, b) replays {r['steps']:.0f} iterations of IC-LK to {tiny(r['replay'])}"
-    moved = f"Lucas-Kanade's R changes by {r['lk']:.0%} of its norm along its path"
+    moved = f"Lucas-Kanade's R changes by {percent(r['lk'])} of its norm along its path"
     return [fact(replay, r["replay"] < 1e-9), fact(moved, r["lk"] > 0.01)]
 
 

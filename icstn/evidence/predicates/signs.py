@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from icstn.evidence.collection import Evidence
-from icstn.evidence.estimates import difference
+from icstn.evidence.estimates import difference, percent
 from icstn.evidence.predicates.comparisons import falls
 from icstn.evidence.verdicts import ALPHA, Finding, below, compare, fact
 from icstn.experiments import paper
@@ -28,7 +28,8 @@ def reuse_improves(e: Evidence) -> list[Finding]:
     first, _, last = e.cells("table_3", models)
     d = difference(first.runs, last.runs, CONSIDERABLE)
     ratio = last.error.value / first.error.value
-    text = f"IC-STN-4 has {ratio:.0%} of c-STN-1's error; {CONSIDERABLE:.0%} of c-STN-1's − IC-STN-4's"
+    rest = f"{percent(CONSIDERABLE)} of c-STN-1's − IC-STN-4's"
+    text = f"IC-STN-4 has {percent(ratio)} of c-STN-1's error; {rest}"
     return [*falls(e, "table_3", models), compare(text, d, (first, last))]
 
 

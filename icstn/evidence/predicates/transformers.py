@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from icstn.evidence import computations
 from icstn.evidence.collection import Evidence
+from icstn.evidence.estimates import percent
 from icstn.evidence.predicates.lucas_kanade import tiny
 from icstn.evidence.verdicts import Finding, fact
 
@@ -20,17 +21,17 @@ def stn_is_linear(_: Evidence) -> list[Finding]:
 def boundary_effect(_: Evidence) -> list[Finding]:
     """One zoom-out by a tenth."""
     r = computations.boundary_effect()
-    stn = f"samples that see nothing after one zoom-out by a tenth: STN {r['stn'][0]:.1%}"
-    own = f"c-STN {r['c_stn'][0]:.1%}, with the same warp of the same photograph"
+    stn = f"samples that see nothing after one zoom-out by a tenth: STN {percent(r['stn'][0], 1)}"
+    own = f"c-STN {percent(r['c_stn'][0], 1)}, with the same warp of the same photograph"
     return [fact(stn, r["stn"][0] > 0), fact(own, r["c_stn"][0] == 0)]
 
 
 def boundary_accumulates(_: Evidence) -> list[Finding]:
     """Several zoom-outs in a row."""
     r = computations.boundary_effect()
-    shares = ", ".join(f"{s:.1%}" for s in r["stn"])
+    shares = ", ".join(percent(s, 1) for s in r["stn"])
     text = f"lost samples of an STN after 1, 2, … zoom-outs: {shares}"
-    last = f"a c-STN's after {len(r['c_stn'])}: {r['c_stn'][-1]:.1%}"
+    last = f"a c-STN's after {len(r['c_stn'])}: {percent(r['c_stn'][-1], 1)}"
     return [fact(text, all(b > a for a, b in pairwise(r["stn"]))), fact(last, r["c_stn"][-1] == 0)]
 
 
@@ -59,8 +60,8 @@ def c_stn_is_compositional_lk(_: Evidence) -> list[Finding]:
     r = computations.linear_c_stn()
     same = f"composed on the template's side, its warps differ from IC-LK's by {tiny(r['difference'])}"
     near = (
-        f"aligned of {r['n']:.0f} starts: {r['aligned']:.1%} there, "
-        f"{r['other_side']:.1%} on the side of eq. (10)"
+        f"aligned of {r['n']:.0f} starts: {percent(r['aligned'], 1)} there, "
+        f"{percent(r['other_side'], 1)} on the side of eq. (10)"
     )
     return [
         fact(same, r["difference"] < 1e-9),
