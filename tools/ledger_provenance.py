@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from icstn.evidence.estimates import significant
 from icstn.evidence.trace import Origin, duration, origins
 from icstn.experiments import EXPERIMENTS, Record
 from tools.ledger_text import NOTE, wrap
@@ -40,9 +41,9 @@ def _runs(rows: Sequence[Origin]) -> list[str]:
     ]
     for o in rows:
         facts, spec = o.record.provenance, o.record.spec
-        name = o.model + ("" if o.sigma is None else f" σ = {o.sigma:g}")
+        name = o.model + ("" if o.sigma is None else f" σ\u00a0=\u00a0{o.sigma:g}")
         name += f" ({o.variation})" if o.variation else ""
-        error = f"{o.record.test_error:.3f}" if o.record.status == "finished" else o.record.status
+        error = significant(o.record.test_error) if o.record.status == "finished" else o.record.status
         time = f"{facts.get('steps', 0):,} steps, {duration(facts.get('training_seconds', 0.0))}"
         commit = str(facts.get("commit") or "–")
         commit = commit[:7] + commit[40:]

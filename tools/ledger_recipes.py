@@ -46,26 +46,36 @@ def recipes_page(outcomes: Mapping[str, SearchOutcome]) -> str:
 
 
 _INTRODUCTION = """
-The preset `full` trains each table by one recipe. It is chosen by code, on a validation set that is held
-out of the training data (the last 10,000 training digits; of the traffic signs every sixth physical sign of
-a class; of the photograph other draws), in a search of two rounds: every candidate trains every row of the
-table for a small share of the preset's length, and the best go on to a longer round, beside each row's own
-best. Each row has the same candidates and the same budget. The score of a candidate is its validation error
-relative to the best candidate's on the same row, in the geometric mean over the rows: 1 is the best on
-every row. A row has a recipe of its own only where another finalist's interval lies wholly below the chosen
-one's. The test set is not read. What was not searched: the optimizer (Adam), the schedule (cosine), the
-batch and the length, which were set in advance, by what a desk computer can train in an hour or two. To run
-a search again, or to go on with one: `icstn search table_2`.
+The preset `full` trains each table by one recipe, and some rows by one of their own. Where a search has
+been run, code chooses it, on a validation set that is held out of the training data (the last 10,000
+training digits; of the traffic signs every sixth physical sign of a class; of the photograph other
+draws), in a search of two rounds: every candidate trains every row of the table for a small share of
+the preset's length, and the best go on to a longer round, beside each row's own best. Each row has the
+same candidates and the same budget. The score of a candidate is its validation error relative to the
+best candidate's on the same row, in the geometric mean over the rows: 1 is the best on every row. A row
+has a recipe of its own only where another finalist's interval lies wholly below the chosen one's. The
+test set is not read. What was not searched: the optimizer (Adam), the schedule (cosine), the batch and
+the length, which were set in advance, by what a desk computer can train in an hour or two. To run a
+search again, or to go on with one: `icstn search table_2`.
 """
 
 
 def _not_searched(name: str) -> str:
-    rates = cells(name, "full")[0]
-    shown = ", ".join(f"{WORDS[f]} {_decimals(getattr(rates, f))}" for f in SPACES[name].values)
+    (usual, _), *others = sorted(_by_hand(name).items(), key=lambda group: -len(group[1]))
+    shown = "; ".join([usual, *(f"{', '.join(dict.fromkeys(models))}: {recipe}" for recipe, models in others)])
     text = f"No search has been run yet. The recipe ({shown}) was set by hand in early trials"
     if EXPERIMENTS[name].printed:
         text += ", some of which were looked at on the test set: read the numbers with that in mind"
     return wrap(f"{text}.") + "\n"
+
+
+def _by_hand(name: str) -> dict[str, list[str]]:
+    """Recipe in words → the rows that it trains."""
+    groups: dict[str, list[str]] = {}
+    for spec in cells(name, "full"):
+        recipe = ", ".join(f"{WORDS[f]} {_decimals(getattr(spec, f))}" for f in SPACES[name].values)
+        groups.setdefault(recipe, []).append(spec.model)
+    return groups
 
 
 def _of_table(found: SearchOutcome) -> list[str]:
@@ -106,7 +116,7 @@ def _error(t: Try) -> str:
 
 
 def _cell(found: SearchOutcome, model: str, sigma: float) -> str:
-    return f"{model} σ = {sigma:g}" if EXPERIMENTS[found.space.experiment].by_sigma else model
+    return f"{model} σ\u00a0=\u00a0{sigma:g}" if EXPERIMENTS[found.space.experiment].by_sigma else model
 
 
 def _said(candidate: Candidate) -> str:

@@ -37,12 +37,12 @@ def studies_page(records: Iterable[Record]) -> str:
 
 
 _INTRODUCTION = """
-The tables and the verdicts of this book rest on runs with several seeds, on the same networks composed on the
-paper's side, on ablations, and on the paper's own optimizer for as long as the paper trains. Such a list is
-longer than one desk computer's weekend, so here is all of it, in the order of its value, with what is still
-missing. A cell with fewer seeds than planned says so wherever it is shown: its interval covers the test items
-only, or two seeds. Costs are steps times the measured processor time of one, without testing. To train what
-is left of a study, on as many machines as there are, in any order and with any number of stops:
+The tables and the verdicts of this book ask for runs with several seeds, for the same networks composed on
+the paper's side, for ablations, and for the paper's own optimizer for as long as the paper trains. Most of
+that has not been run. Here is the whole list, in the order of its value, with what is there and what is
+missing. A cell with fewer seeds than planned says so wherever it is shown: its interval covers the test
+items only, or two seeds. Costs are steps times the measured processor time of one, without testing. To
+train what is left of a study, on as many machines as there are, in any order and with any number of stops:
 `icstn study table-1`; `icstn study` alone says how far each is.
 """
 

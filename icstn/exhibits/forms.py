@@ -12,7 +12,7 @@ import pandas as pd
 from icstn.files import write_atomic
 
 #: Columns of words; all others are numbers and stand to the right.
-WORDS = ("Model", "Architecture", "Method")
+WORDS = ("Model", "Architecture", "Method", "Warp")
 
 _LATEX = {"%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "×": r"$\times$", "→": r"$\to$", "±": r"$\pm$"}
 _LATEX |= {"σ": r"$\sigma$", "–": "--", "−": r"$-$"}
