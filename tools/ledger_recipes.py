@@ -62,7 +62,7 @@ search again, or to go on with one: `icstn search table_2`.
 
 def _not_searched(name: str) -> str:
     (usual, _), *others = sorted(_by_hand(name).items(), key=lambda group: -len(group[1]))
-    shown = "; ".join([usual, *(f"{', '.join(dict.fromkeys(models))}: {recipe}" for recipe, models in others)])
+    shown = "; ".join([usual, *(f"{', '.join(models)}: {recipe}" for recipe, models in others)])
     text = f"No search has been run yet. The recipe ({shown}) was set by hand in early trials"
     if EXPERIMENTS[name].printed:
         text += ", some of which were looked at on the test set: read the numbers with that in mind"
@@ -75,7 +75,7 @@ def _by_hand(name: str) -> dict[str, list[str]]:
     for spec in cells(name, "full"):
         recipe = ", ".join(f"{WORDS[f]} {_decimals(getattr(spec, f))}" for f in SPACES[name].values)
         groups.setdefault(recipe, []).append(spec.model)
-    return groups
+    return {recipe: list(dict.fromkeys(models)) for recipe, models in groups.items()}
 
 
 def _of_table(found: SearchOutcome) -> list[str]:
