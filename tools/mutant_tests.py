@@ -17,8 +17,8 @@ from mutant_server import Server, digest
 #: Seconds that the tests of one file may take while their lines are noted.
 LIMIT = 1800.0
 
-#: Seconds that the tests of a mutant may take together; the slowest beyond that are left out.
-ENOUGH = 45.0
+#: Seconds of a processor that the tests of a mutant may take together; the slowest beyond that are left out.
+ENOUGH = 120.0
 
 
 @dataclass(frozen=True)
