@@ -125,7 +125,7 @@ class Watch:
         for cache in self.caches:
             cache.cache_clear()
         self.fixtures[item.nodeid] = list(getattr(item, "fixturenames", ()))
-        began = sum(os.times()[:4])  # of this process and its children: other work on the machine does not count
+        began = sum(os.times()[:4])  # of this process and its children, whatever else the machine does
         with self._within(item.nodeid):
             found = yield
         self.seconds[item.nodeid] = round(sum(os.times()[:4]) - began, 3)
