@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import html.parser
 import importlib
@@ -9,7 +10,7 @@ import inspect
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,28 +227,42 @@ def sights(
     """Every page, looked at once: on a desk in light and in dark, and on a phone.
 
     What keeps people out is sought on every page in light, and in dark on every sixth, on all with --long.
+    One tab goes from page to page, as a reader's does: a new one would load each script anew.
     """
     names = [
         str(page.relative_to(built[0])) for page in pages if page != built[0] / "index.html"
     ]  # a redirect
+    source = axe.script()
+    dark = set(names if pytestconfig.getoption("--long") else names[5::6])
+    with tab(browser) as page:
+        return {
+            name: look(page, address, name, source if "/" in name else "", name in dark) for name in names
+        }
+
+
+@contextlib.contextmanager
+def tab(browser: Any) -> Iterator[Any]:
+    """A tab of a window of its own."""
     context = browser.new_context(viewport=DESKTOP, color_scheme="light", reduced_motion="reduce")
     context.set_default_timeout(180_000)
-    source = axe.script()
-    dark = set(names if pytestconfig.getoption("--long") else names[::6])
-    found = {
-        name: look(context, address, name, source if "/" in name else "", name in dark) for name in names
-    }
+    yield context.new_page()
     context.close()
-    return found
 
 
-def look(context: Any, address: str, name: str, source: str = "", dark: bool = True) -> Sight:
+def look(page: Any, address: str, name: str, source: str = "", dark: bool = True) -> Sight:
     """A page in every respect; what keeps people out of it, too, where axe's source is given."""
-    sight, page, loaded = Sight(), context.new_page(), set()
-    page.on("request", lambda request: loaded.add(request.url.partition("#")[0]))
-    page.on("pageerror", lambda error: sight.complaints.append(str(error)))
-    page.on("requestfailed", lambda request: sight.complaints.append(request.url))
-    page.on("response", lambda r: sight.complaints.append(r.url) if r.status >= 400 else None)
+    sight, loaded = Sight(), set()
+    listeners = {
+        "request": lambda request: loaded.add(request.url.partition("#")[0]),
+        "pageerror": lambda error: sight.complaints.append(str(error)),
+        "requestfailed": lambda request: sight.complaints.append(request.url),
+        "response": lambda r: sight.complaints.append(r.url) if r.status >= 400 else None,
+    }
+    page.goto("about:blank")  # nothing is left of the page before, which need not follow these two
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(DESKTOP)
+    for event, listener in listeners.items():
+        page.on(event, listener)
     page.goto(address + name, wait_until="load")
     page.add_style_tag(content=STILL)
     page.evaluate(TYPESET)
@@ -268,7 +283,8 @@ def look(context: Any, address: str, name: str, source: str = "", dark: bool = T
     sight.cut_off = page.evaluate(CUT_OFF)
     page.set_viewport_size(PHONE)
     sight.too_wide = max(0, page.evaluate(OVERHANG))
-    page.close()
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)
     return sight
 
 
@@ -344,10 +360,9 @@ class TestInBrowser:
         )
         broken = intro.replace("<section", faults + "<section", 1)
         (built[0] / "book" / "broken.html").write_text(broken, encoding="utf-8")
-        context = browser.new_context(viewport=DESKTOP)
-        context.set_default_timeout(180_000)
-        sight = look(context, address, "book/broken.html", source := axe.script())
-        context.close()
+        with tab(browser) as page:
+            sight = look(page, address, "book/broken.html", source := axe.script())
+            after = look(page, address, "book/intro.html")
         assert any("nowhere.png" in complaint for complaint in sight.complaints)
         assert sight.missing_images
         assert set(sight.tex_errors) == {"Missing argument for \\frac", "\\nosuchmacro"}
@@ -358,6 +373,8 @@ class TestInBrowser:
         assert set(sight.barriers) == ({"light", "dark"} if source else set())
         assert {text.split()[0] for text in sight.cut_off} >= {"DIV", "PRE"}
         assert any("exhibit-table" in text for text in sight.cut_off)
+        assert after == replace(Sight(), loaded=after.loaded, wrong_theme={"light": 0, "dark": 0})
+        assert after.loaded >= sight.loaded - {"book/broken.html", "nowhere.png", "book/nowhere.png"}
 
 
 def test_every_image_has_alternative_text() -> None:
