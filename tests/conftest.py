@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -27,6 +28,8 @@ TIMEOUTS = {"long": 3600, "slow": 600}
 jaxtyping.install_import_hook("icstn", "typecheck.check")
 
 import torch  # noqa: E402
+import warm  # noqa: E402
+import warm_process  # noqa: E402
 from order import shuffled  # noqa: E402
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -43,6 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("long" if config.getoption("--long") else "default")
+    if not hasattr(config, "workerinput"):  # the workers of xdist share one
+        config.add_cleanup(warm_process.start())
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
@@ -103,17 +108,24 @@ def unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+def printed(python: tuple[str, ...], root: Path, code: str) -> str:
+    """What the code prints, and it ends well."""
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([*python, code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    return done.stdout
+
+
 @pytest.fixture(scope="session")
 def fresh_python(root: Path) -> Callable[[str], str]:
     """Runs code in a new process, without the shape checks, and returns what it printed."""
+    return functools.partial(printed, (sys.executable, "-c"), root)
 
-    def run(code: str) -> str:
-        environment = {**os.environ, "PYTHONPATH": str(root)}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-        return done.stdout
 
-    return run
+@pytest.fixture(scope="session")
+def forked_python(root: Path) -> Callable[[str], str]:
+    """As ``fresh_python``, for what is not about imports: PyTorch is there already, nothing of ours is."""
+    return functools.partial(printed, (*warm.PYTHON, "-c"), root)
 
 
 @pytest.fixture(scope="session")

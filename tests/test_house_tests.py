@@ -34,7 +34,7 @@ def test_long():
 def collected(folder: Path, *options: str) -> str:
     """What pytest says of the tests in a folder that has this project's conftest."""
     (folder / "tests").mkdir(exist_ok=True)
-    for name in ("conftest.py", "order.py", "typecheck.py"):
+    for name in ("conftest.py", "order.py", "typecheck.py", "warm.py", "warm_process.py"):
         (folder / "tests" / name).write_text(CONFTEST.with_name(name).read_text())
     settings = "[pytest]\nmarkers =\n  slow: x\n  long: x\n  unchecked: x\n  xdist_group: x\n  timeout: x\n"
     (folder / "pytest.ini").write_text(settings)

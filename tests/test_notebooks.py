@@ -6,12 +6,12 @@ import hashlib
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import notebooks
 import pytest
+import warm
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = sorted([*ROOT.glob("book/*.ipynb"), *ROOT.glob("figures/*.ipynb")])
@@ -39,9 +39,10 @@ def test_is_committed_as_the_tool_writes_it(path: Path) -> None:
     "path", [pytest.param(p, marks=pytest.mark.xdist_group(name(p))) for p in COMMITTED], ids=name
 )
 def test_runs_again_with_the_same_outputs(path: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "--nbval", name(path), "-q", "-p", "no:cacheprovider"]
+    command = [*warm.PYTHON, "-m", "pytest", "--nbval", name(path), "-q", "-p", "no:cacheprovider"]
     command += ["-p", "no:xdist", "--nbval-cell-timeout=600", "--nbval-sanitize-with", "tests/nbval.cfg"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COVERAGE_FILE": str(tmp_path / "coverage")}
+    environment |= {"JUPYTER_PATH": str(ROOT / "tests")}  # a kernel of warm.py
     environment = {k: v for k, v in environment.items() if not k.startswith("PYTEST_")}
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
