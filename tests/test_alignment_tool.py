@@ -224,6 +224,16 @@ class TestPlaces:
         without = Aligner(template, "affine", **settings)(t.images)
         assert not without.converged.any()
 
+    def test_a_painted_mask_counts_where_it_has_any_colour(self) -> None:
+        """As somebody paints it: red here, blue there."""
+        photo = photograph("coffee", gray=True)
+        t = make_trials(photo, 1, 3.0, "affine", generator=torch.Generator().manual_seed(3))
+        painted = np.zeros((100, 100, 3), np.uint8)
+        painted[:50, :, 0], painted[50:90, :, 2] = 255, 255
+        found = Aligner(t.template, "affine", mask=painted)
+        assert found.mask is not None
+        assert torch.equal(found.mask, torch.from_numpy(painted.any(-1)))
+
     def test_a_cover_is_masked_or_noticed(self) -> None:
         """A fourth of the template is covered in the images: what is called converged is right."""
         for name in ("coffee", "camera", "rocket"):

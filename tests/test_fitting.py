@@ -253,6 +253,20 @@ class TestSpecs:
         with pytest.raises(NotationError):
             folder_specs(data, "FC(4")
 
+    @pytest.mark.parametrize(
+        ("network", "std"),
+        [
+            ("[FC(8)]x2 -> FC(4)", 0.1),
+            ("[FC(16)-FC(8)]x2 -> FC(4)", 0.1),
+            ("[conv(5x5,2)-FC(8)]x2 -> FC(4)", 0.001),
+        ],
+    )
+    def test_a_predictor_that_looks_at_a_map_begins_small(
+        self, signs: Path, network: str, std: float
+    ) -> None:
+        whole = folder_specs(image_folder(signs, 16), network)[1]
+        assert (whole.std_predictor, whole.std_classifier) == (std, 0.1)
+
     def test_a_spec_survives_its_record(self, signs: Path) -> None:
         for spec in folder_specs(image_folder(signs, 16)):
             assert spec_from_dict(asdict(spec)) == spec

@@ -164,6 +164,11 @@ class TestConv2d:
         assert height % sy == 0
         assert width % sx == 0
 
+    def test_a_plain_layer_costs_its_multiplications(self) -> None:
+        """For each output: channels × kernel, times the lanes that are idle; no order has to be made."""
+        assert layers.tile_cost((16, 4, 3, 3), (1, 1)) == 4 * 3 * 3
+        assert layers.tile_cost((4, 4, 3, 3), (1, 1)) == 4 * 4 * 3 * 3
+
     def test_lanes_are_filled(self) -> None:
         assert layers.best_tile((4, 1, 7, 7), (22, 22)) == (2, 2)
         assert layers.best_tile((16, 16, 3, 3), (8, 8)) == (1, 1)

@@ -12,8 +12,9 @@ from icstn.classical import Aligner, lean, solo
 from icstn.classical.anderson import Anderson
 from icstn.classical.level import Template
 from icstn.classical.prepared import rests
-from icstn.classical.pyramid import box
-from icstn.classical.samples import Grid
+from icstn.classical.pyramid import box, gradient, image_pyramid
+from icstn.classical.samples import Grid, Samples
+from icstn.classical.study import convergence
 from icstn.classical.trials import Trials, make_trials
 from icstn.sampling import Frame
 from icstn.warps import FAMILIES, corner_error, family
@@ -260,3 +261,76 @@ def test_samples_beside_masked_ones_have_no_gradient(photo: torch.Tensor) -> Non
         rows = level.rows[0, :8].view(8, 60, 60)
         assert bool((rows[:, :31, :31] != 0).any())
     assert apart("homography", found[0].p, found[1].p) < 0.01
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_mask_serves_one_image_as_it_serves_many(photo: torch.Tensor, channels: int) -> None:
+    """Gray and colour, one at a time and together; the edge of the mask counts for no gradient."""
+    t = trials(photo, 2.0, "affine", 4)
+    colors = torch.linspace(1.0, 0.6, channels).view(1, -1, 1, 1)
+    mask = torch.ones(60, 60)
+    mask[:30, :30] = 0
+    template, images = t.template * colors, t.images * colors
+    template[..., :30, :30] = 0.0
+    aligner = Aligner(template, "affine", mask=mask)
+    together = aligner(images)
+    assert together.converged.all()
+    alone = torch.cat([aligner(image).p for image in images.split(1)])
+    assert apart("affine", alone, together.p) < 0.02
+    assert float(t.error(alone).max()) < 0.3
+    level = aligner.lean.levels[0]
+    assert level.inner.view(60, 60)[30, :30].max() == 0, "beside the mask"
+    assert level.inner.view(60, 60)[31, :30].min() == 1
+    rows = level.rows[0, :6].view(6, channels, 60, 60)
+    assert bool((rows[..., 5:25, 5:25] == 0).all()), "below it"
+
+
+@pytest.mark.parametrize(
+    ("side", "levels"), [(12, 1), (24, 2), (60, 3), (100, 4), (200, 4), (400, 5), (800, 6), (1000, 6)]
+)
+def test_the_coarsest_level_has_12_to_48_samples_a_side(side: int, levels: int) -> None:
+    template = torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(0))
+    aligner = Aligner(template, "translation")
+    assert aligner.levels == levels
+    assert side >> (levels - 1) >= 12
+    assert levels <= 4 or (side >> (levels - 2)) > 48
+
+
+@pytest.mark.parametrize("size", [(9, 12), (64, 50)])
+def test_differences_by_a_matrix_are_those_of_neighbours(size: tuple[int, int]) -> None:
+    """At the borders, too, where the border value is repeated outwards."""
+    values = torch.rand(1, 2, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    samples = Samples(0, size, family("affine"), torch.float64, torch.device("cpu"))
+    wanted = gradient(values, (size[1] - 1) / 2, (size[0] - 1) / 2)
+    found = samples.differentiate(values[0].numpy())
+    for ours, plain in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours, plain[0].numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(7, 10), (33, 24)])
+def test_arrays_are_blurred_and_halved_as_tensors_are(size: tuple[int, int]) -> None:
+    x = torch.rand(1, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    for blur in (1, 3, 5):
+        np.testing.assert_allclose(solo.blurred(x[0].numpy(), blur), box(x, blur)[0].numpy(), atol=1e-12)
+    for ours, wanted in zip(solo.pyramid(x[0].numpy(), 3), image_pyramid(x, 3), strict=True):
+        np.testing.assert_allclose(ours, wanted[0].numpy(), atol=1e-12)
+
+
+def test_a_rate_is_that_of_trials_that_all_algorithms_bring_home(photo: torch.Tensor) -> None:
+    """And a hit is counted by the last error, not by the first."""
+    generator = torch.Generator().manual_seed(4)
+    options = {"warp": "affine", "sigmas": [6.0], "n": 24, "size": 60, "iterations": 12}
+    found = convergence([photo], generator=generator, algorithms=("FA", "IC"), **options)
+    t = make_trials(photo, 24, 6.0, "affine", generator=torch.Generator().manual_seed(4), size=60)
+    plain = {"levels": 1, "blur": 1, "tol": 0.0, "retry": False, "normalize": False, "min_overlap": 0.1}
+    errors = {}
+    for name in ("FA", "IC"):
+        aligner = Aligner(t.template, t.warp, frame=t.frame, algorithm=name, iterations=12, **plain)
+        path = aligner(t.images, trajectory=True).trajectory
+        errors[name] = torch.stack([t.error(p).nan_to_num(float("inf")) for p in path])
+    home = (errors["FA"][-1] < 1) & (errors["IC"][-1] < 1)
+    assert 2 < int(home.sum()) < 24, "some, not all"
+    for row in found:
+        mine = errors[row.algorithm]
+        assert row.converged == int((mine[-1] < 1).sum())
+        np.testing.assert_allclose(row.rate, mine[:, home].median(1).values, rtol=1e-4)

@@ -601,7 +601,7 @@ def _region(region: Sequence[int], size: tuple[int, int]) -> tuple[int, int, int
 
 
 def _mask(mask: Pictures, size: tuple[int, int], device: torch.device) -> Tensor:
-    counts = as_images("mask", mask)[:, 0] != 0
+    counts = (as_images("mask", mask) != 0).any(1)
     if len(counts) != 1 or tuple(counts.shape[1:]) != size:
         raise ValueError(
             f"the mask is {counts.shape[-2]}×{counts.shape[-1]} and the template {size[0]}×{size[1]}: "

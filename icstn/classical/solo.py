@@ -90,7 +90,8 @@ class _Plane:
             self.rows[s.k] = self.one
             self._sd = self.rows[: s.k].reshape(s.k, level.channels, -1)
             self._term = np.empty_like(self._sd)
-            self.inner = None if level.inner is None else level.inner.numpy().reshape(-1)
+            inner = None if level.inner is None else level.inner.numpy().reshape(-1)
+            self.inner = None if inner is None else np.tile(inner, level.channels)
         else:
             assert level.rows is not None
             self.rows = level.rows[0].numpy()
@@ -163,7 +164,7 @@ class _Plane:
         np.multiply(dx.reshape(1, self.shape[0], -1), s.jx, out=self._sd)
         np.multiply(dy.reshape(1, self.shape[0], -1), s.jy, out=self._term)
         self._sd += self._term
-        if self.level.inner is not None:
+        if self.inner is not None:
             rows[:k] *= self.inner
         gram = (rows @ rows.T).astype(float)
         try:
