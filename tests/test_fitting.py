@@ -137,6 +137,8 @@ class TestFolder:
         assert seen.images.shape == (32, 1, 20, 20)
         assert asked.fingerprint == image_folder(tmp_path / "gray", 32).fingerprint
         assert image_folder(tmp_path / "gray", 20, gray=False).images.shape[1] == 3
+        for images, gray in ((asked, True), (image_folder(signs, 20), False)):
+            assert [spec.gray for spec in folder_specs(images)] == [gray] * 2
 
     def test_other_files_are_counted_and_left_out(self, signs: Path, tmp_path: Path) -> None:
         shutil.copytree(signs, tmp_path / "signs")

@@ -334,3 +334,34 @@ def test_a_rate_is_that_of_trials_that_all_algorithms_bring_home(photo: torch.Te
         mine = errors[row.algorithm]
         assert row.converged == int((mine[-1] < 1).sum())
         np.testing.assert_allclose(row.rate, mine[:, home].median(1).values, rtol=1e-4)
+
+
+def test_samples_are_kept_off_the_far_edges() -> None:
+    """Reading four pixels at a place needs one to the right and one below."""
+    frame = Frame.full(9, 12)
+    samples = Samples(0, (9, 12), family("translation"), torch.float32, torch.device("cpu"))
+    grid = Grid(samples, False, frame, (9, 12))
+    for shift in (0.0, 0.1, 0.4):
+        M = np.array([[1, 0, shift], [0, 1, shift], [0, 0, 1.0]])
+        x, y = grid.pixels_of(M)
+        assert x.max() < 11
+        assert y.max() < 8
+        assert x.astype(int).max() == 10
+        assert y.astype(int).max() == 7
+    x, y = grid.pixels_of(np.array([[1, 0, -0.1], [0, 1, -0.1], [0, 0, 1.0]]))
+    assert x.min() == y.min() == 0
+    np.testing.assert_allclose(np.unique(x.round(6))[1:], np.arange(1, 12) - 0.1 * 11 / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("shift", "inside"), [(54.0, True), (56.0, False), (-54.0, True), (-56.0, False)])
+def test_a_corner_outside_the_image_is_outside(
+    photo: torch.Tensor, batch: int, shift: float, inside: bool
+) -> None:
+    """There are 55 pixels to the right and to the left of a template in the middle."""
+    frame = Frame.crop(150, 170, 60, 60)
+    template = photo[..., 45:105, 55:115]
+    aligner = Aligner(template, "translation", levels=1, iterations=0, frame=frame)
+    p = torch.tensor([[shift / 29.5, 0.0]]).expand(batch, -1)
+    out = aligner.lean(photo.expand(batch, -1, -1, -1), p, frame)
+    assert out.inside.tolist() == [inside] * batch
