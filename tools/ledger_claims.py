@@ -34,7 +34,7 @@ def claims_page(evidence: Evidence, documents: set[str]) -> str:
             "about the models."
         ),
         f"\n**{tally(j.verdict for _, j in judged)}**\n",
-        "| | claim | place |\n|---|---|---|",
+        "| | claim | place |\n|:-:|---|---|",
         *(f"| {MARKS[j.verdict]} | [{c.statement}](claim-{c.name}) | {c.place} |" for c, j in judged),
         "",
         *(_claim(c, j, documents) for c, j in judged),

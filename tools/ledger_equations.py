@@ -109,7 +109,7 @@ def equations_page(found: Sequence[Equation], labels: set[str]) -> str:
         f"\n**{sum(e.passed for e in numbered)} of {len(numbered)} equations and "
         f"{sum(e.passed for e in remarks)} of {len(remarks)} remarks check out, "
         f"in {sum(c.passed for c in checks)} of {len(checks)} tests.**\n",
-        "| | equation | what it is | in the book |\n|---|---|---|---|",
+        "| | equation | what it is | in the book |\n|:-:|---|---|---|",
         *(_row(e, labels) for e in numbered),
         "",
         *(_section(e, f"Eq. ({e.number})", f"check-eq-{e.number:02}", labels) for e in numbered),
