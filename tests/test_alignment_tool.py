@@ -160,6 +160,22 @@ class TestKinds:
                 scale = np.iinfo(i.dtype).max if i.dtype.kind == "u" else 1
                 assert np.abs(inner(back.T) - inner(t.T)).mean() < 0.01 * scale
 
+    def test_pictures_of_every_mode(self, color: tuple[np.ndarray, np.ndarray]) -> None:
+        """Colours of a palette are colours; what is gray has one channel."""
+        picture = Image.fromarray(color[1])
+        gray, palette = picture.convert("L"), picture.convert("P", palette=Image.Palette.ADAPTIVE)
+        assert as_images("image", gray).shape[1] == 1
+        assert as_images("image", picture.convert("1")).unique().tolist() == [0.0, 1.0]
+        found = as_images("image", palette)
+        assert found.shape[1] == 3
+        assert (found - as_images("image", picture)).abs().mean() < 0.05
+        assert torch.equal(as_images("image", gray.convert("I;16")), as_images("image", gray) * 255 / 65535)
+
+    def test_several_come_back_as_several(self, color: tuple[np.ndarray, np.ndarray]) -> None:
+        template, image = color
+        back = align(template, [image, image[:, ::-1].copy()], "affine").aligned([image, image])
+        assert [b.shape for b in back] == [template.shape] * 2
+
     def test_a_gray_template_and_a_colour_image(self, color: tuple[np.ndarray, np.ndarray]) -> None:
         template, image = color
         gray = cv2.cvtColor(template, cv2.COLOR_RGB2GRAY)
@@ -201,6 +217,10 @@ class TestPlaces:
         whole = found.aligned(moved)
         assert whole.shape == photo.shape
         assert (whole - photo)[..., 6:, 8:].abs().max() < 0.02
+
+    def test_a_region_may_be_two_pixels_high(self) -> None:
+        photo = photograph("coffee", gray=True)
+        assert Aligner(photo, "translation", region=(10, 30, 60, 32), levels=1).size == (2, 50)
 
     def test_a_start_far_away(self, trials: Trials) -> None:
         photo = photograph("astronaut", gray=True)
@@ -253,6 +273,8 @@ class TestPlaces:
         ("change", "message"),
         [
             ({"region": (50, 50, 40, 90)}, "is no box"),
+            ({"region": (50, 50, 90, 51)}, "of two pixels or more"),
+            ({"region": (50, 50, 51, 90)}, "of two pixels or more"),
             ({"region": (0, 0, 91, 90)}, "inside the template of 90×90"),
             ({"mask": np.zeros((90, 90), bool)}, "nothing of the template counts"),
             ({"mask": np.ones((80, 90), bool)}, "the mask is 80×90 and the template 90×90"),
