@@ -1,10 +1,12 @@
 """From a folder of one's own images to a trained network, a Record and a report, in one call.
 
-from icstn.fitting import fit
+::
 
-done = fit("my-signs", out="fit-my-signs")
-print({model: error.show() for model, error in done.findings.errors.items()})
-print(done.classifier.classify(["another.png"]))
+    from icstn.fitting import fit
+
+    done = fit("my-signs", out="fit-my-signs")
+    print({model: error.show() for model, error in done.findings.errors.items()})
+    print(done.classifier.classify(["another.png"]))
 """
 
 from __future__ import annotations
