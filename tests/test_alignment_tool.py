@@ -165,6 +165,8 @@ class TestKinds:
         picture = Image.fromarray(color[1])
         gray, palette = picture.convert("L"), picture.convert("P", palette=Image.Palette.ADAPTIVE)
         assert as_images("image", gray).shape[1] == 1
+        back = as_kind(as_images("image", gray), gray)
+        assert (back.mode, back.tobytes()) == ("L", gray.tobytes())
         assert as_images("image", picture.convert("1")).unique().tolist() == [0.0, 1.0]
         found = as_images("image", palette)
         assert found.shape[1] == 3

@@ -286,7 +286,8 @@ def test_a_mask_serves_one_image_as_it_serves_many(photo: torch.Tensor, channels
 
 
 @pytest.mark.parametrize(
-    ("side", "levels"), [(12, 1), (24, 2), (60, 3), (100, 4), (200, 4), (400, 5), (800, 6), (1000, 6)]
+    ("side", "levels"),
+    [(12, 1), (24, 2), (60, 3), (100, 4), (200, 4), (384, 4), (400, 5), (800, 6), (1000, 6)],
 )
 def test_the_coarsest_level_has_12_to_48_samples_a_side(side: int, levels: int) -> None:
     template = torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(0))
