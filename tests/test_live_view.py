@@ -76,6 +76,14 @@ class TestBar:
         assert "0/2 runs · IC-STN-2(b) 12.5 at 40/s" in text
         assert text.count("\n") == 1
 
+    def test_runs_that_are_finished_are_counted(self, records: Records) -> None:
+        records.path(SPECS[1]).mkdir()
+        (records.path(SPECS[1]) / "record.json").write_text("{}")
+        with module.Bar(SPECS, records, False) as bar:
+            done, text = bar._progress()
+        assert text == "1/2 runs · IC-STN-2(b) 12.5 at 40/s"
+        assert bar.total / 2 < done < bar.total
+
     def test_time_left_counts_what_is_done_in_this_session(
         self, records: Records, monkeypatch: pytest.MonkeyPatch
     ) -> None:

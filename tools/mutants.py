@@ -86,7 +86,7 @@ PARTS = {
         _names(
             "spec perturb golden_training golden_evaluation golden_running checkpoints records training"
             " search baselines planar experiments_running resume experiments_capture two_images"
-            " standalone fitting beside bad_files"
+            " standalone fitting beside bad_files live_view"
         ),
     ),
     "evidence": Part(
