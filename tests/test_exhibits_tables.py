@@ -96,6 +96,13 @@ def test_forms_agree(tmp_path):
     assert table.markdown().count("\n| ") == 14
 
 
+def test_what_a_terminal_shows_is_the_markdown_form():
+    table = tables.table_2(runs())
+    pd.set_option("display.max_columns", 0)
+    assert repr(table) == table.markdown()
+    pd.reset_option("display.max_columns")
+
+
 def test_forms_are_deterministic():
     assert tables.table_1(runs("table_1")).html() == tables.table_1(runs("table_1")).html()
 

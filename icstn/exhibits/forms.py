@@ -92,6 +92,10 @@ class Table:
     def _rows(self) -> list[list[str]]:
         return [list(map(str, row)) for row in self.text.itertuples(index=False)]
 
+    def __repr__(self) -> str:
+        """The same text as Markdown, whatever the width of the terminal."""
+        return self.markdown()
+
     def _repr_html_(self) -> str:
         return self.html()
 
