@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import warm
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -28,7 +29,8 @@ def run(*arguments: str) -> tuple[int, str, str]:
 
 def in_a_process(*arguments: str, file_size: int = resource.RLIM_INFINITY) -> tuple[int, str, str]:
     """The same, in a process that may write files of so many bytes."""
-    command = [sys.executable, "-c", "from icstn.cli import app; app()", *arguments]
+    python = warm.PYTHON if file_size == resource.RLIM_INFINITY else (sys.executable,)
+    command = [*python, "-c", "from icstn.cli import app; app()", *arguments]
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))  # noqa: E731
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(

@@ -57,8 +57,8 @@ torch.testing.assert_close(net(x), y)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", FIRST_USES)
-def test_first_use_leaves_the_process_sound(first: str, fresh_python: Callable[[str], str]) -> None:
-    fresh_python(SETUP + FIRST_USES[first] + "\nwarnings.simplefilter('default')" + AFTERWARDS)
+def test_first_use_leaves_the_process_sound(first: str, forked_python: Callable[[str], str]) -> None:
+    forked_python(SETUP + FIRST_USES[first] + "\nwarnings.simplefilter('default')" + AFTERWARDS)
 
 
 class HostData(TorchDispatchMode):

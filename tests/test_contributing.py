@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
+
+import warm
 
 
 def blocks(text: str) -> list[str]:
@@ -20,7 +21,7 @@ def test_the_examples_run(root: Path) -> None:
     assert all("assert" in block for block in code)
     environment = os.environ | {"PYTHONPATH": str(root)}
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(code)], text=True, capture_output=True, check=False, env=environment
+        [*warm.PYTHON, "-c", "\n".join(code)], text=True, capture_output=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
 

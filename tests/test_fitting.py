@@ -6,7 +6,6 @@ import html
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -100,7 +100,7 @@ class TestWayBack:
         onnxruntime = pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
         records, path = done.report.parent.parent / "records", tmp_path / "signs.onnx"
-        export = [sys.executable, "-m", "icstn", "export", "folder IC-STN-4", path, "--records", records]
+        export = [*warm.PYTHON, "-m", "icstn", "export", "folder IC-STN-4", path, "--records", records]
         out = subprocess.run(export, check=True, capture_output=True, text=True).stdout
         assert out.startswith(f"{path}: {done.records['IC-STN-4'].spec.key}, outputs within ")
         images = torch.randint(256, (3, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import warm
 from judged import PAPER, made, table
 
 from icstn.evidence.claims import claim, judge
@@ -99,7 +99,7 @@ class TestPages:
     def test_committed_pages_are_up_to_date(self) -> None:
         """In a process of its own, without the shape checks, which would take minutes."""
         done = subprocess.run(
-            [sys.executable, "-m", "tools.ledgers", "--check"],
+            [*warm.PYTHON, "-m", "tools.ledgers", "--check"],
             cwd=ROOT, text=True, capture_output=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{done.stdout}{done.stderr}\npython -m tools.ledgers mends that"

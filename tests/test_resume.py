@@ -8,13 +8,13 @@ import math
 import os
 import random
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import runs
 import torch
+import warm
 
 from icstn.experiments import DataOptions, Execution, Record, Records, StorageError, training
 from icstn.experiments.checkpoints import save_checkpoint
@@ -29,7 +29,7 @@ LOUD = {"iterations": 300, "schedule": "constant", "rate_classifier": 10.0}
 
 
 def start(folder: Path, model: str, changes: dict, die: str = "") -> subprocess.Popen[str]:
-    command = [sys.executable, runs.__file__, str(folder), model, json.dumps(changes), die]
+    command = [*warm.PYTHON, runs.__file__, str(folder), model, json.dumps(changes), die]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 

@@ -66,14 +66,14 @@ def test_several_runs_are_listed(records: Records) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cell", ["table_3-ic-stn-2-full", "table_1-ic-stn-2-sigma5-full"])
-def test_the_command_writes_a_file_that_runs(cell: str, root: Path, tmp_path: Path, fresh_python) -> None:
+def test_the_command_writes_a_file_that_runs(cell: str, root: Path, tmp_path: Path, forked_python) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     path = tmp_path / "net.onnx"
     code = (
         f"import sys; sys.argv = ['icstn', 'export', {cell!r}, {str(path)!r}, '--records', "
         f"{str(root / 'figures' / 'records')!r}]\nfrom icstn.cli import app\napp()"
     )
-    assert f"{path}: {cell}" in fresh_python(code)
+    assert f"{path}: {cell}" in forked_python(code)
     found = self_contained(find_one(cell, Records(root / "figures" / "records")))
     session = onnxruntime.InferenceSession(str(path))
     assert tuple(o.name for o in session.get_outputs()) == found.outputs

@@ -27,10 +27,11 @@ import warm
 
 #: Nothing of ours, whose imports are tested, and nothing that pytest has to import itself.
 MODULES = (
-    "torch", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
-    "matplotlib_inline.backend_inline", "pandas", "scipy.special", "scipy.ndimage", "skimage.io", "cv2",
-    "skimage.transform", "sklearn.datasets", "PIL.Image", "rich.console", "typer", "tqdm", "pooch", "pytest",
-    "safetensors.torch", "IPython.core.interactiveshell", "ipykernel.kernelapp", "nbformat", "nbclient",
+    "torch._dynamo", "torch.export", "torch.onnx", "onnxscript", "pytest", "nbformat", "nbclient", "pandas",
+    "cv2", "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
+    "skimage.io", "matplotlib_inline.backend_inline", "skimage.transform", "sklearn.datasets",
+    "PIL.Image", "scipy.ndimage", "rich.console", "typer", "tqdm", "pooch", "safetensors.torch",
+    "scipy.special", "ipykernel.kernelapp", "IPython.core.interactiveshell",
 )  # fmt: skip
 
 
