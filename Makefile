@@ -36,7 +36,7 @@ pdf: book
 	$(BIN)/python tools/pdf.py
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(TESTS) $(ARGS)
 
 mutants: $(STAMP)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-mutants.txt

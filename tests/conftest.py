@@ -30,7 +30,7 @@ jaxtyping.install_import_hook("icstn", "typecheck.check")
 import torch  # noqa: E402
 import warm  # noqa: E402
 import warm_process  # noqa: E402
-from order import shuffled  # noqa: E402
+from order import longest_first, shuffled  # noqa: E402
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
@@ -64,6 +64,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if item.get_closest_marker("long") and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason="to run it, ask for the long tests: --long"))
+    if config.getoption("--shuffle") is None:
+        items.sort(key=lambda item: longest_first(item.get_closest_marker("xdist_group").args[0]))
 
 
 @pytest.hookimpl(tryfirst=True)

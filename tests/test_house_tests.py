@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from order import shuffled
+from order import LONGEST, longest_first, shuffled
 
 CONFTEST = Path(__file__).with_name("conftest.py")
 SKIPS = """
@@ -81,3 +81,10 @@ def test_the_order_is_drawn_from_a_seed() -> None:
     assert first == shuffled(tests[::-1], 1) != second
     changes = [a for a, b in itertools.pairwise(first) if a[0] != b[0]]
     assert len(changes) == 2, "files stay together"
+
+
+def test_the_longest_come_first_and_are_there(root: Path) -> None:
+    for group in LONGEST:
+        assert (root / (group if "/" in group else f"tests/{group}.py")).is_file(), group
+    groups = ["test_warps", *LONGEST[::-1], "test_beside"]
+    assert sorted(groups, key=longest_first) == [*LONGEST, "test_warps", "test_beside"]
