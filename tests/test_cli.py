@@ -49,10 +49,10 @@ class TestTrain:
         where = ["--records", str(tmp_path)]
         status, out, err = in_a_process("train", *SMALL, *where, file_size=20_000)
         assert (status, out) == (1, "")
-        assert err.startswith("icstn: cannot write ")
-        assert "File too large" in err
-        assert err.endswith("what was there before is untouched\n")
-        assert err.count("\n") == 1
+        [sentence] = [line for line in err.splitlines() if " elapsed, " not in line]  # a bar's, on a busy day
+        assert sentence.startswith("icstn: cannot write ")
+        assert "File too large" in sentence
+        assert sentence.endswith("what was there before is untouched")
         assert not [p for p in tmp_path.rglob("*") if p.suffix in (".tmp", ".safetensors")]
         status, out, err = run("train", *SMALL, *where, "--log", str(tmp_path / "log"))
         [record] = Records(tmp_path)
