@@ -129,4 +129,4 @@ def test_the_jacobian_of_many_compositions() -> None:
 def test_the_share_of_the_error_that_reuse_leaves() -> None:
     errors = {"c-STN-1": 8.0, "IC-STN-2": 5.0, "IC-STN-4": 2.0}
     findings = reuse_improves(Evidence(table("table_3", errors)))
-    assert findings[-1].text.startswith("IC-STN-4 has 25% of c-STN-1's error")
+    assert findings[-1].text.startswith("IC-STN-4 has 25 % of c-STN-1's error")
