@@ -63,7 +63,7 @@ search again, or to go on with one: `icstn search table_2`.
 def _not_searched(name: str) -> str:
     (usual, _), *others = sorted(_by_hand(name).items(), key=lambda group: -len(group[1]))
     shown = "; ".join([usual, *(f"{', '.join(models)}: {recipe}" for recipe, models in others)])
-    text = f"No search has been run yet. The recipe ({shown}) was set by hand in early trials"
+    text = f"No search has been finished yet. The recipe ({shown}) was set by hand in early trials"
     if EXPERIMENTS[name].printed:
         text += ", some of which were looked at on the test set: read the numbers with that in mind"
     return wrap(f"{text}.") + "\n"
