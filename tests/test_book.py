@@ -212,6 +212,7 @@ CUT_OFF = """() => {
     }
     return found.map(f => f.text);
 }"""
+FETCHED = "() => performance.getEntriesByType('resource').map(e => e.name)"
 OVERHANG = "() => document.scrollingElement.scrollWidth - innerWidth"
 STILL = "*, *::before, *::after { transition: none !important; }"
 
@@ -251,14 +252,14 @@ def tab(browser: Any) -> Iterator[Any]:
 
 def look(page: Any, address: str, name: str, source: str = "", dark: bool = True) -> Sight:
     """A page in every respect; what keeps people out of it, too, where axe's source is given."""
-    sight, loaded = Sight(), set()
+    sight = Sight()
     listeners = {
-        "request": lambda request: loaded.add(request.url.partition("#")[0]),
         "pageerror": lambda error: sight.complaints.append(str(error)),
         "requestfailed": lambda request: sight.complaints.append(request.url),
         "response": lambda r: sight.complaints.append(r.url) if r.status >= 400 else None,
     }
     page.goto("about:blank")  # nothing is left of the page before, which need not follow these two
+    forget(page)
     page.emulate_media(color_scheme="light")
     page.set_viewport_size(DESKTOP)
     for event, listener in listeners.items():
@@ -268,6 +269,7 @@ def look(page: Any, address: str, name: str, source: str = "", dark: bool = True
     page.evaluate(TYPESET)
     sight.tex_errors, sight.untypeset = page.evaluate(TEX_ERRORS), page.evaluate(UNTYPESET)
     sight.missing_images = page.evaluate(MISSING)
+    loaded = [address + name, *page.evaluate(FETCHED)]
     sight.loaded = {url.removeprefix(address).partition("?")[0] for url in loaded if url.startswith(address)}
     for scheme, other in (("light", "dark"), ("dark", "light")):
         page.emulate_media(color_scheme=scheme)
@@ -286,6 +288,14 @@ def look(page: Any, address: str, name: str, source: str = "", dark: bool = True
     for event, listener in listeners.items():
         page.remove_listener(event, listener)
     return sight
+
+
+def forget(page: Any) -> None:
+    """Empty the cache in memory: Chromium takes each font in it for a page that does not use it, too."""
+    session = page.context.new_cdp_session(page)
+    for disabled in (True, False):
+        session.send("Network.setCacheDisabled", {"cacheDisabled": disabled})
+    session.detach()
 
 
 def weigh(loaded: set[str], folder: Path) -> int:
