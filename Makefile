@@ -52,7 +52,7 @@ dist: $(STAMP)
 	git archive --format=tar.gz --prefix=icstn-records/ --output=dist/icstn-records.tar.gz HEAD:figures/records
 
 clean:
-	rm -rf _build build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf _build build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(STAMP): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

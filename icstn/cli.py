@@ -266,7 +266,7 @@ def fit(
 
     execution = Execution(device=device, workers=workers, log=log)
     taken = ["folder", "network", "size", "gray", "sigma", "operations", "out", "records", "execution"]
-    own = {"iterations": iterations, "seed": seed} | _parse(change or [], taken)
+    own: dict[str, Any] = {"iterations": iterations, "seed": seed} | _parse(change or [], taken)
     options: dict[str, Any] = {"size": size, "gray": gray, "sigma": sigma, "operations": operations}
     done = fit_folder(
         folder, network, records=Records(records), execution=execution, out=out, **options, **own

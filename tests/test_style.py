@@ -18,7 +18,7 @@ BIN = Path(sys.executable).parent
     [
         ("ruff", "check", "."),
         ("ruff", "format", "--check", "."),
-        ("mypy",),
+        ("pyrefly", "check"),
         ("lint-imports",),
     ],
     ids=["lint", "format", "types", "imports"],

@@ -320,6 +320,7 @@ class Aligner:
         """All levels, for the rows of the batch that image and p hold, in chunks or as a whole."""
         state, path = State.start(p), [p] if keep else None
         hopeless: Tensor | None = None
+        results: list[AlignmentResult] = []
         images = image_pyramid(image, self.levels)
         for level, (T_all, fixed_all) in reversed(list(enumerate(self._templates(frame), self.finest))):
             T_rows, fixed_rows = T_all.select(rows), _select(fixed_all, rows)
@@ -328,7 +329,7 @@ class Aligner:
                 if whole
                 else self._chunk(T_all, fixed_all is not None and fixed_all.sd.shape[0] == 1)
             )
-            parts, results, alike = [], [], []
+            parts, alike = [], []
             for r in slices(p.shape[0], step):
                 pixels = images[level] if image.shape[0] == 1 else images[level][r]
                 T, fixed, s = T_rows.select(r), _select(fixed_rows, r), state.select(r)

@@ -101,7 +101,7 @@ class Best:
             old, damping = self._kept
             worse = ~(cost <= old[3]) | (overlap < old[4] / 2)
             damping = torch.where(worse, damping * 10, damping / 10).clamp(1e-8, 1e8)
-            new = tuple(  # type: ignore[assignment]
+            new = tuple(
                 torch.where(worse.view(-1, *[1] * (n.dim() - 1)), o, n) for o, n in zip(old, new, strict=True)
             )
         self._kept = (new, damping)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
@@ -90,7 +91,7 @@ def download(folder: Path, name: str, url: str, known_hash: str | None, *, progr
     import pooch
     import requests
 
-    downloader = pooch.HTTPDownloader(progressbar=progress, timeout=(CONNECT_SECONDS, READ_SECONDS))
+    downloader: Any = pooch.HTTPDownloader(progressbar=progress, timeout=(CONNECT_SECONDS, READ_SECONDS))
     source = pooch.create(
         folder, base_url="", registry={name: known_hash}, urls={name: url}, retry_if_failed=RETRIES
     )

@@ -52,7 +52,7 @@ def run(
     distributed, address = _import(), execution.scheduler
     try:
         client = distributed.Client(address, timeout="20s", set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise StorageError(f"no dask scheduler answers at {address} ({error})") from error
     with client, client.as_current():
         options = {"retries": RETRIES, "pure": False, "resources": _resources(client, execution.device)}

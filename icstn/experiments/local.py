@@ -33,6 +33,7 @@ def run(
 ) -> dict[RunSpec, BaseException]:
     """Train in local processes; returns the runs that failed, with their errors."""
     failures: dict[RunSpec, BaseException] = {}
+    dead: list[RunSpec] = []
     for _ in range(1 + RETRIES):
         left = [s for s in missing if s not in failures and records.find(s) is None]
         if not left or not (dead := _run_pool(left, records.folder, update, execution, failures)):

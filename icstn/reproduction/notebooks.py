@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from icstn.experiments.execution import cores
 from icstn.experiments.local import end_with_parent
@@ -78,7 +79,7 @@ def _execute(job: Job, path: Path, key: str, records: Records) -> None:
     with tempfile.TemporaryDirectory() as scratch, _kernels_quiet():
         under_way = Path(scratch) / path.name
         _run(job, under_way, path)
-        done = nbformat.read(under_way, 4)
+        done: Any = nbformat.read(under_way, 4)
     facts = {"key": key, "about": job.about, "stand_in": job.data.stand_in}
     done.metadata["icstn"] = facts | {"comparison": side_by_side(job, records)}
     write_atomic(path, nbformat.writes(done) + "\n")
