@@ -14,11 +14,12 @@ from torch import Tensor
 
 from icstn.classical import Aligner, ConditionalLK
 from icstn.classical.features import sift
-from icstn.classical.level import moments
+from icstn.classical.level import Image, Scale, moments
 from icstn.classical.lucas_kanade import solve
 from icstn.experiments import baselines, cells
 from icstn.experiments.tasks import planar_task
 from icstn.sampling import Frame
+from icstn.warps import affine
 
 #: A template that is not square, near the photograph's left border.
 PLACE = Place(24, 40, (30.5, 60.0), (26.0, 15.0))
@@ -396,3 +397,15 @@ def test_what_lies_behind_the_horizon_is_not_inside() -> None:
     assert (within & ~ahead)[1].mean() > 0.1
     unmoved = Aligner(template, frame=frame, algorithm="FA", iterations=0, levels=1, blur=1, retry=False)
     assert unmoved(picture, p).overlap.numpy() == pytest.approx((within & ahead).mean((1, 2)), abs=0.003)
+
+
+@pytest.mark.parametrize("moved", [2, 5], ids=["sideways", "up or down"])
+def test_a_step_is_as_long_as_its_longest_way_of_a_corner(moved: int) -> None:
+    """In pixels of an image whose sides differ, squared."""
+    picture, p = torch.zeros(1, 1, 60, 90, dtype=torch.float64), torch.zeros(2, 6, dtype=torch.float64)
+    p[:, moved], p[1, :2] = 0.2, 0.1
+    image = Image(Scale(FRAME, affine, 0, picture), picture, (60, 90))
+    x, y = (z[:, [0, 0, -1, -1], [0, -1, 0, -1]] for z in positions(p, PLACE))
+    x0, y0 = (z[:, [0, 0, -1, -1], [0, -1, 0, -1]] for z in positions(torch.zeros_like(p), PLACE))
+    longest = ((x - x0) ** 2 + (y - y0) ** 2).amax(-1)
+    torch.testing.assert_close(image.distance(torch.zeros_like(p), p), longest)
