@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def state_of(records: Records, spec: Spec, seconds: float = 500) -> dict:
 @pytest.mark.slow
 def test_a_killed_process_is_replaced_and_a_failing_run_costs_no_other(tmp_path: Path) -> None:
     records = Records(tmp_path)
-    victim, bystander = planar(iterations=1500), planar(seed=1)
+    victim, bystander = planar(iterations=600), planar(seed=1)
     broken = replace(planar(), architecture="[FC(6)]×", seed=2)
     killed: list[int] = []
 
@@ -64,6 +65,14 @@ def test_a_killed_process_is_replaced_and_a_failing_run_costs_no_other(tmp_path:
     assert [records.find(s) is not None for s in (victim, bystander, broken)] == [True, True, False]
     again = ensure([bystander, victim], records, HERE)
     assert [r.spec for r in again] == [bystander, victim]
+
+
+def test_a_worker_has_its_parents_environment_of_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of the time when the process was started whose forks the workers are."""
+    for value in ("first", "second"):
+        monkeypatch.setenv("ICSTN_TEST", value)
+        with ProcessPoolExecutor(1, local.beginning(), local.begin, (dict(os.environ),)) as pool:
+            assert pool.submit(os.getenv, "ICSTN_TEST").result() == value
 
 
 @pytest.mark.slow

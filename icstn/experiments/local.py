@@ -5,8 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
@@ -61,13 +62,13 @@ def _run_pool(
 ) -> list[RunSpec]:
     """Train in one pool. Returns the specs left because a process of the pool died."""
     workers = min(execution.processes(), len(specs))
-    context, dead = multiprocessing.get_context("spawn"), []
+    context, dead = beginning(), []
     devices = context.SimpleQueue()
     for k in range(workers):
         devices.put(execution.devices()[k % len(execution.devices())])
     others = set(multiprocessing.active_children())
     threads = max(1, cores() // workers)
-    with ProcessPoolExecutor(workers, context, _begin_worker, (devices,)) as pool:
+    with ProcessPoolExecutor(workers, context, _begin_worker, (devices, dict(os.environ))) as pool:
         try:
             jobs = {_submit(pool, spec, folder, threads, execution): spec for spec in specs}
             for job in _finished(jobs, update):
@@ -84,6 +85,15 @@ def _run_pool(
     return dead
 
 
+def beginning() -> multiprocessing.context.BaseContext:
+    """How a worker begins: on Linux as a fork of a process that has imported PyTorch and no more."""
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch"])
+    return context
+
+
 def _submit(
     pool: ProcessPoolExecutor, spec: RunSpec, folder: Path, threads: int, execution: Execution
 ) -> Future[str]:
@@ -96,9 +106,19 @@ def _submit(
         return job
 
 
-def _begin_worker(devices: multiprocessing.SimpleQueue[str]) -> None:
-    """Take a device. Ctrl-C is the parent's business: it stops the pool. None outlives its parent."""
+def _begin_worker(devices: multiprocessing.SimpleQueue[str], environment: Mapping[str, str]) -> None:
+    """Take a device."""
+    begin(environment)
     os.environ[_DEVICE] = devices.get()
+
+
+def begin(environment: Mapping[str, str]) -> None:
+    """Be the parent's: with its environment, which a fork of another has not, and for no longer than it.
+
+    Ctrl-C is its business: it stops the pool.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
 

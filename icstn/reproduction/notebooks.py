@@ -7,16 +7,14 @@ import hashlib
 import json
 import multiprocessing
 import os
-import signal
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from icstn.experiments.execution import cores
-from icstn.experiments.local import end_with_parent
+from icstn.experiments.local import begin, beginning
 from icstn.experiments.records import Records
 from icstn.files import check_place, write_atomic
 from icstn.reproduction.catalogue import ReproductionError
@@ -54,7 +52,7 @@ def execute(jobs: Sequence[Job], target: Path, records: Records, workers: int = 
 
 def _execute_all(jobs: Sequence[tuple[Job, Path, str]], records: Records, workers: int) -> None:
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin) as pool:
+    with ProcessPoolExecutor(workers, beginning(), begin, (dict(os.environ),)) as pool:
         try:
             for task in [pool.submit(_execute, *job, records) for job in jobs]:
                 task.result()
@@ -63,12 +61,6 @@ def _execute_all(jobs: Sequence[tuple[Job, Path, str]], records: Records, worker
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()
             raise
-
-
-def _begin() -> None:
-    """Ctrl-C is the parent's business; none outlives its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _execute(job: Job, path: Path, key: str, records: Records) -> None:
