@@ -64,10 +64,11 @@ def searches() -> dict[str, SearchOutcome]:
 def pages(records: Sequence[Record], measurements: dict, root: Path = ROOT) -> dict[str, str]:
     """Name of each ledger → its text."""
     labels, documents = book_labels(root), book_documents(root)
+    evidence = Evidence(records, measurements)
     return {
         "equations.md": equations_page(equations(), labels),
-        "claims.md": claims_page(Evidence(records, measurements), documents),
-        "does_the_paper_hold.md": summary_page(Evidence(records, measurements), documents),
+        "claims.md": claims_page(evidence, documents),
+        "does_the_paper_hold.md": summary_page(evidence, documents),
         "provenance.md": provenance_page(records),
         "recipes.md": recipes_page(searches()),
         "studies.md": studies_page(records),

@@ -363,7 +363,7 @@ def claim(name: str) -> Claim:
 def judge(claim: Claim, evidence: Evidence) -> Judgement:
     """Decide a claim from the evidence there is."""
     try:
-        findings = corrected(claim.test(evidence))
+        findings = corrected(evidence.once(claim.test))
     except MissingError as error:
         return Judgement("undecided", (), f"missing: {error}")
     return Judgement(joint(f.verdict for f in findings), tuple(findings))
@@ -378,7 +378,7 @@ def judge_together(claims: Sequence[Claim], evidence: Evidence) -> dict[str, Ver
     found: dict[str, list[Finding]] = {}
     for c in claims:
         try:
-            found[c.name] = c.test(evidence)
+            found[c.name] = evidence.once(c.test)
         except MissingError:
             found[c.name] = []
     family = iter(corrected([f for findings in found.values() for f in findings]))

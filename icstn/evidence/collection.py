@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from icstn.evidence.estimates import Estimate, Measured, difference, mean_error
 from icstn.experiments.experiment import EXPERIMENTS
 from icstn.experiments.recipes import cells, is_own
 from icstn.experiments.records import Record
+from icstn.experiments.spec import RunSpec
+
+T = TypeVar("T")
 
 #: Presets from which evidence is taken, the best first.
 PREFERRED = ("full", "paper", "quick")
@@ -92,6 +95,26 @@ class Evidence:
         self.records = finished(records)
         self.measurements = measurements or {}
         self.presets = tuple(presets)
+        self._runs: dict[RunSpec, list[Record]] = {}
+        for record in sorted(self.records, key=lambda r: r.spec.seed):
+            self._runs.setdefault(replace(record.spec, seed=0), []).append(record)
+        self._cells: dict[tuple[str, str, str], list[RunSpec]] = {}
+        self._findings: dict[Callable[[Evidence], Any], Any] = {}
+
+    def once(self, test: Callable[[Evidence], T]) -> T:
+        """What a test finds in this evidence, computed once.
+
+        Raises:
+            MissingError: what it needs is not there.
+        """
+        if test not in self._findings:
+            try:
+                self._findings[test] = test(self)
+            except MissingError as error:
+                self._findings[test] = error
+        if isinstance(found := self._findings[test], MissingError):
+            raise found
+        return cast("T", found)
 
     def cell(
         self, experiment: str, model: str, preset: str, sigma: float | None = None, **changes: Any
@@ -103,9 +126,11 @@ class Evidence:
         """
         name = model + ("" if sigma is None else f" σ = {sigma:g}")
         name += "".join(f", {key}={value}" for key, value in changes.items())
-        wanted = [s for s in cells(experiment, preset, models=[model]) if sigma is None or s.sigma == sigma]
-        wanted = [replace(s, **changes) for s in wanted]
-        found = [r for r in self.records if replace(r.spec, seed=0) in wanted]
+        key = (experiment, preset, model)
+        if key not in self._cells:
+            self._cells[key] = cells(experiment, preset, models=[model])
+        wanted = [s for s in self._cells[key] if sigma is None or s.sigma == sigma]
+        found = [r for s in wanted for r in self._runs.get(replace(s, **changes), ())]
         if not found:
             raise MissingError(f"{name} at {preset}")
         return Cell(name, tuple(sorted(found, key=lambda r: r.spec.seed)))

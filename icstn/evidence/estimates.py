@@ -252,13 +252,19 @@ def _freedom(spread: float, parts: Iterable[tuple[float, float]]) -> float:
 
 def _resampled(errors: Tensor, stream: int) -> Tensor:
     """Bootstrap replicates of the mean of ``(seeds, items)``: items as for all, seeds of a stream's own."""
-    counts = item_counts(errors.shape[1])
-    by_seed = torch.cat([part.double() @ errors.mT for part in counts.split(CHUNK)]) / errors.shape[1]
+    by_seed = torch.stack([_replicates(run.numpy().tobytes()) for run in errors], 1)
     if (seeds := errors.shape[0]) == 1:
         return by_seed[:, 0]
     generator = torch.Generator().manual_seed(stream)
     drawn = torch.randint(seeds, (REPLICATES, seeds - 1), generator=generator)
     return by_seed.gather(1, drawn).mean(1)
+
+
+@lru_cache(maxsize=256)
+def _replicates(errors: bytes) -> Tensor:
+    """Replicates of the mean of one run's items, float64: a run stands in many comparisons."""
+    run = torch.frombuffer(bytearray(errors), dtype=torch.float64)
+    return torch.cat([part.double() @ run for part in item_counts(len(run)).split(CHUNK)]) / len(run)
 
 
 @lru_cache(maxsize=4)
