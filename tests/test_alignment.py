@@ -141,10 +141,19 @@ def test_error_curves_average_the_seeds():
     assert curve.spread.tolist() == pytest.approx([0, 2**0.5, 2**0.5, 2**0.5])
 
 
-def test_the_least_finished_seed_is_drawn():
+def test_the_median_seed_is_drawn():
     spec = SPECS["STN(b)"]
-    runs = [made(replace(spec, seed=s), status="diverged" if s == 0 else "finished") for s in (2, 1, 0)]
-    assert collection.one(runs, "STN(b)").spec.seed == 1
+    errors = {0: 9.0, 1: 1.0, 2: 3.0, 3: 2.0, 4: None}
+    runs = [
+        replace(
+            made(replace(spec, seed=s), status="finished" if error else "diverged"),
+            metrics={"test_error": error},
+        )
+        for s, error in errors.items()
+    ]
+    assert collection.one(runs, "STN(b)").spec.seed == 3  # of 1, 2, 3 and 9 the lower median
+    assert collection.one(runs[1:], "STN(b)").spec.seed == 3
+    assert collection.one(runs[:1], "STN(b)").spec.seed == 0
     with pytest.raises(collection.MissingError, match="no finished run of CNN"):
         collection.one(runs, "CNN(a)")
 

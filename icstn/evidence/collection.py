@@ -219,7 +219,7 @@ def best_runs(records: Iterable[Record], experiment: str, presets: Sequence[str]
 
 
 def one(records: Iterable[Record], model: str) -> Record:
-    """The finished Record of a model with the least seed.
+    """The finished Record of a model that is drawn or shown where there is room for one: the median seed's.
 
     Raises:
         MissingError: there is none.
@@ -229,7 +229,13 @@ def one(records: Iterable[Record], model: str) -> Record:
         raise MissingError(
             f"there is no finished run of {model} to draw; train it with another seed or preset"
         )
-    return min(runs, key=lambda r: r.spec.seed)
+    return median_run(runs)
+
+
+def median_run(runs: Iterable[Record]) -> Record:
+    """Of runs that differ in their seed, the one with the median test error (of two, the lower one)."""
+    ordered = sorted(runs, key=lambda r: (r.test_error, r.spec.seed))
+    return ordered[(len(ordered) - 1) // 2]
 
 
 def identity(record: Record) -> str:
