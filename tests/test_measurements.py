@@ -85,7 +85,7 @@ def expected_looks(aligned: AlignedSet) -> dict[str, list[float]]:
     return found
 
 
-@pytest.mark.parametrize(("table", "model"), [("table_2", "IC-STN-2(b)"), ("table_3", "c-STN-1")])
+@pytest.mark.parametrize(("table", "model"), [("table_2", "IC-STN-2(a)"), ("table_3", "c-STN-1")])
 def test_of_aligned_images(table: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     task = classification(table, model)
     monkeypatch.setattr(measurements, "make_task", handing_out(task))
@@ -138,7 +138,7 @@ def test_of_the_planar_experiment() -> None:
 
 
 def test_kept_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = classification("table_2", "STN(b)")
+    task = classification("table_2", "STN(a)")
     monkeypatch.setattr(measurements, "make_task", handing_out(task))
     found = {"a run": measure(made(task), DATA)}
     write_measurements(tmp_path / "measurements.json", found)

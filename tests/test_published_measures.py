@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from icstn.evidence.collection import identity
-from icstn.evidence.measurements import GROUPS, read_measurements, to_measure
+from icstn.evidence.collection import identity, one
+from icstn.evidence.measurements import GROUPS, LOOKED_AT, read_measurements, to_measure
 from icstn.experiments import Records
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,7 +24,8 @@ RUNS = {r.spec.key: r for r in Records(PUBLISHED) if r.spec.key in MEASURED and 
 )
 def test_a_figure_prints_what_the_ledger_judges(figure: str, experiment: str, names: tuple[str, ...]) -> None:
     drawn = np.load(ROOT / "figures" / "rendered" / f"{figure}.npz")
-    models = {r.spec.model: MEASURED[key] for key, r in RUNS.items() if r.spec.experiment == experiment}
+    runs = [r for r in RUNS.values() if r.spec.experiment == experiment]
+    models = {m: MEASURED[one(runs, m).spec.key] for m in LOOKED_AT[experiment]}
     assert len(models) == 4
     for model, measured in models.items():
         for name in names:
@@ -39,7 +40,9 @@ def test_measurements_belong_to_the_published_records() -> None:
     for key, run in RUNS.items():
         assert MEASURED[key].of == identity(run)
         assert all(len(m.left_out) == GROUPS for m in MEASURED[key].measures.values())
-        if run.spec.about.by_sigma:
+        again = MEASURED[key][f"error_at_{run.spec.sigma:g}"].value
+        assert again == pytest.approx(run.metrics.get("errors_by_draw", [run.test_error])[0], rel=1e-3)
+        if "trained" in MEASURED[key].measures:
             steps = run.metrics["by_operations"]
             assert MEASURED[key]["trained"].value == pytest.approx(run.test_error, rel=1e-3)
             assert MEASURED[key]["last"].value == pytest.approx(steps[-1]["corner_px"], rel=1e-3)

@@ -23,6 +23,7 @@ from icstn.evidence.collection import Evidence
 from icstn.evidence.measurements import measure, read_measurements, to_measure, write_measurements
 from icstn.experiments import DataOptions, Record, Records
 from icstn.experiments.search import SearchOutcome, load_outcome
+from tools.ledger_ablations import ablations_page
 from tools.ledger_claims import claims_page
 from tools.ledger_equations import equations, equations_page
 from tools.ledger_provenance import provenance_page
@@ -69,6 +70,7 @@ def pages(records: Sequence[Record], measurements: dict, root: Path = ROOT) -> d
         "equations.md": equations_page(equations(), labels),
         "claims.md": claims_page(evidence, documents),
         "does_the_paper_hold.md": summary_page(evidence, documents),
+        "ablations.md": ablations_page(evidence),
         "provenance.md": provenance_page(records),
         "recipes.md": recipes_page(searches()),
         "studies.md": studies_page(records),

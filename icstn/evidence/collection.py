@@ -117,9 +117,9 @@ class Evidence:
         return cast("T", found)
 
     def cell(
-        self, experiment: str, model: str, preset: str, sigma: float | None = None, **changes: Any
+        self, experiment: str, model: str, preset: str, sigma: float | None = None, /, **changes: Any
     ) -> Cell:
-        """The finished runs of a cell, or of a variation of it.
+        """The finished runs of a cell, or with changes of fields of its Spec those of a variation.
 
         Raises:
             MissingError: there is none.

@@ -20,6 +20,7 @@ from icstn.evidence.alignment import Crops, align_test_set, lost_ink, trained, w
 from icstn.evidence.appearance import Totals
 from icstn.evidence.collection import PREFERRED, Measurements, identity
 from icstn.evidence.curves import operations
+from icstn.evidence.elsewhere import MOST, NOISE, by_operations, under_noise
 from icstn.evidence.estimates import Measured
 from icstn.experiments.classification import Classification
 from icstn.experiments.execution import DataOptions
@@ -29,13 +30,16 @@ from icstn.experiments.records import Record
 from icstn.experiments.tasks import make_task
 from icstn.files import write_atomic
 
-#: Which rows are measured.
-MEASURED = {
+#: Rows of which the aligned images are measured, at every preset.
+LOOKED_AT = {
     "table_1": ("IC-STN-2", "IC-STN-3", "IC-STN-4", "IC-STN-6"),
     "cascades": ("RNN-4",),
     "table_2": ("STN(a)", "c-STN-1(a)", "IC-STN-2(a)", "IC-STN-4(a)"),
     "table_3": ("STN", "c-STN-1", "IC-STN-2", "IC-STN-4"),
 }
+
+#: Presets of whose rows the error elsewhere than in training is measured.
+ELSEWHERE = ("full", "paper")
 
 #: Groups of test images, of which each is left out in turn.
 GROUPS = 20
@@ -54,11 +58,12 @@ def read_measurements(path: str | Path) -> dict[str, Measurements]:
 def write_measurements(path: str | Path, measurements: Mapping[str, Measurements]) -> None:
     """Write the measurements' file."""
     content = {key: _plain(found) for key, found in measurements.items()}
-    write_atomic(Path(path), json.dumps(content, sort_keys=True, ensure_ascii=False, indent=1) + "\n")
+    lines = (f" {json.dumps(key)}: {json.dumps(found)}" for key, found in sorted(content.items()))
+    write_atomic(Path(path), "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def to_measure(records: Iterable[Record], known: Mapping[str, Measurements]) -> list[Record]:
-    """The Records that :data:`MEASURED` wants measured and that are not (or have changed)."""
+    """The Records that are to be measured, and are not, or have changed since, or not in everything."""
     return [r for r in records if _wanted(r) and _stale(known.get(r.spec.key), r)]
 
 
@@ -69,16 +74,51 @@ def measure(record: Record, data: DataOptions | None = None) -> Measurements:
         of Table 1 and beside it, in pixels: ``trained`` and ``last``, the corner errors after the trained
         number of operations and after the last that is tested.
 
-        Of Tables 2 and 3: ``within``, ``unexplained``, ``sharpness`` and ``lost`` of
-        :class:`icstn.evidence.appearance.Appearance`, before (``initial_…``) and after alignment; ``zoom``:
-        the median magnification of the final warp (:func:`icstn.evidence.alignment.zoom`), also by class.
-        On MNIST ``initial_lost_ink`` and ``lost_ink`` (:func:`icstn.evidence.alignment.lost_ink`), means over
-        images; on GTSRB by class ``window``, the median of :func:`icstn.evidence.alignment.window_of_box`.
+        Of the rows of Tables 2 and 3 in :data:`LOOKED_AT`: ``within``, ``unexplained``, ``sharpness`` and
+        ``lost`` of :class:`icstn.evidence.appearance.Appearance`, before (``initial_…``) and after alignment;
+        ``zoom``: the median magnification of the final warp (:func:`icstn.evidence.alignment.zoom`), also by
+        class. On MNIST ``initial_lost_ink`` and ``lost_ink`` (:func:`icstn.evidence.alignment.lost_ink`),
+        means over images; on GTSRB by class ``window``, the median of
+        :func:`icstn.evidence.alignment.window_of_box`.
+
+        Of the presets in :data:`ELSEWHERE` in the unit of the table: ``error_at_5``, the error under noise of
+        5 px, and of IC-STNs that classify ``error_after_6``, the error after six operations
+        (:mod:`icstn.evidence.elsewhere`).
     """
     task = make_task(record.spec, data or DataOptions(), "cpu")
-    if isinstance(task, Planar):
-        return _planar(task, record)
-    assert isinstance(task, Classification)
+    assert isinstance(task, Planar | Classification)
+    measures, by_class = _elsewhere(task, record), {}
+    if _looked_at(record):
+        own, by_class = (_planar(task, record), {}) if isinstance(task, Planar) else _looks(task, record)
+        measures |= own
+    return Measurements(identity(record), _items(task), measures, by_class)
+
+
+def _items(task: Planar | Classification) -> int:
+    return (task.spec.test_items or 10_000) if isinstance(task, Planar) else len(task.test)
+
+
+def _elsewhere(task: Planar | Classification, record: Record) -> dict[str, Measured]:
+    model, names = trained(record, task.frame, task.channels), _names_elsewhere(record)
+    sigmas = [s for s in NOISE.get(record.spec.experiment, ()) if f"error_at_{s:g}" in names]
+    measures = {f"error_at_{s:g}": _jackknife(under_noise(task, model, s), torch.mean) for s in sigmas}
+    if "error_after_1" in names:
+        assert isinstance(task, Classification)
+        errors = by_operations(task, model)
+        measures |= {f"error_after_{n}": _jackknife(error, torch.mean) for n, error in enumerate(errors)}
+    return measures
+
+
+def _names_elsewhere(record: Record) -> set[str]:
+    spec = record.spec
+    if spec.preset not in ELSEWHERE:
+        return set()
+    names = {f"error_at_{sigma:g}" for sigma in NOISE.get(spec.experiment, ())}
+    again = spec.experiment in ("table_2", "table_3") and spec.kind == "IC-STN"
+    return names | ({f"error_after_{n}" for n in range(MOST + 1)} if again else set())
+
+
+def _looks(task: Classification, record: Record) -> tuple[dict[str, Measured], dict[str, list[Measured]]]:
     aligned = align_test_set(task, record)
     zooms = zoom(task.warp, aligned.p.double())
     measures = _of_appearance(aligned.initial, aligned.labels, "initial_")
@@ -94,18 +134,16 @@ def measure(record: Record, data: DataOptions | None = None) -> Measurements:
             name: _jackknife(lost_ink(task, samples.images, warps[name]), torch.mean)
             for name, samples in ink.items()
         }
-    return Measurements(identity(record), len(aligned.labels), measures, by_class)
+    return measures, by_class
 
 
 @torch.no_grad()
-def _planar(task: Planar, record: Record) -> Measurements:
+def _planar(task: Planar, record: Record) -> dict[str, Measured]:
     model = trained(record, task.frame, task.channels)
-    p = task.test_warps(task.spec.test_items or 10_000, 0)
-    warps = reapplied(model, task.photograph, p)
+    warps = reapplied(model, task.photograph, task.test_warps(_items(task), 0))
     steps = {"trained": operations(record.spec.model), "last": len(warps) - 1}
     errors = {name: task.pixels(warps[k]).double() for name, k in steps.items()}
-    measures = {name: _jackknife(error, torch.mean) for name, error in errors.items()}
-    return Measurements(identity(record), len(p), measures, {})
+    return {name: _jackknife(error, torch.mean) for name, error in errors.items()}
 
 
 def _of_appearance(samples: Crops, labels: Tensor, prefix: str) -> dict[str, Measured]:
@@ -137,12 +175,19 @@ def _by_class(values: Tensor, labels: Tensor) -> list[Measured]:
 
 def _wanted(record: Record) -> bool:
     spec = record.spec
-    row = spec.model in MEASURED.get(spec.experiment, ()) and spec.preset in PREFERRED
-    return row and is_own(spec) and record.status == "finished" and not record.stand_in
+    wanted = _looked_at(record) or bool(_names_elsewhere(record))
+    return wanted and is_own(spec) and record.status == "finished" and not record.stand_in
+
+
+def _looked_at(record: Record) -> bool:
+    spec = record.spec
+    return spec.model in LOOKED_AT.get(spec.experiment, ()) and spec.preset in PREFERRED
 
 
 def _stale(known: Measurements | None, record: Record) -> bool:
-    return known is None or known.of != identity(record)
+    if known is None or known.of != identity(record):
+        return True
+    return not _names_elsewhere(record) <= set(known.measures)
 
 
 def _plain(found: Measurements) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from icstn.experiments.experiment import EXPERIMENTS
+from icstn.experiments.paper import SIGMA_OF_THE_CODE
 from icstn.experiments.recipes import cells
 from icstn.experiments.spec import RunSpec, SpecError
 from icstn.warps import FAMILIES
@@ -41,20 +42,27 @@ def _composed(table: str) -> list[str]:
     return [model for model in EXPERIMENTS[table].rows if "C-STN" in model or "c-STN" in model]
 
 
+def shared_stack(model: str) -> str:
+    """Architecture of four STNs in a row that share the predictor of ``STN(a)`` or ``STN(b)``."""
+    return EXPERIMENTS["table_2"].rows[model].replace("]×1", "]×4")
+
+
+def smaller_family(model: str, warp: str) -> str:
+    """Architecture of a row of Table 2 whose predictor ends in the parameters of another family of warps."""
+    return EXPERIMENTS["table_2"].rows[model].replace("FC(8)]", f"FC({FAMILIES[warp].dim})]")
+
+
 def _shared_stn() -> list[RunSpec]:
-    rows = EXPERIMENTS["table_2"].rows
-    stacks = {model: rows[model].replace("]×1", "]×4") for model in ("STN(a)", "STN(b)")}
-    return [s for m, stack in stacks.items() for s in _full("table_2", THREE, [m], architecture=stack)]
+    models = ("STN(a)", "STN(b)")
+    return [s for m in models for s in _full("table_2", THREE, [m], architecture=shared_stack(m))]
 
 
 def _families() -> list[RunSpec]:
-    model = "IC-STN-4(b)"
-    stack = EXPERIMENTS["table_2"].rows[model]
-    smaller = {name: f"FC({family.dim})" for name, family in FAMILIES.items() if name != "homography"}
+    model, smaller = "IC-STN-4(b)", [name for name in FAMILIES if name != "homography"]
     return [
         spec
-        for name, last in smaller.items()
-        for spec in _full("table_2", THREE, [model], warp=name, architecture=stack.replace("FC(8)", last))
+        for name in smaller
+        for spec in _full("table_2", THREE, [model], warp=name, architecture=smaller_family(model, name))
     ]
 
 
@@ -109,7 +117,7 @@ STUDIES: dict[str, Study] = {
         _study(
             "sign-noise",
             "Signs under the noise of the authors' released code, 4.5 px, not the text's 3.5",
-            _full("table_3", TWO, ["IC-STN-4"], sigma=4.5),
+            _full("table_3", TWO, ["IC-STN-4"], sigma=SIGMA_OF_THE_CODE),
         ),
         _study(
             "resolution",

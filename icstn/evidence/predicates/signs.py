@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from icstn.evidence.collection import Evidence
+from icstn.evidence.collection import Cell, Evidence
 from icstn.evidence.estimates import difference, percent
 from icstn.evidence.predicates.comparisons import falls
-from icstn.evidence.verdicts import ALPHA, Finding, below, compare, fact
+from icstn.evidence.verdicts import ALPHA, Finding, above, below, compare, fact
 from icstn.experiments import paper
 
 #: Share of c-STN-1's error that counts as a considerable improvement.
@@ -28,9 +28,18 @@ def reuse_improves(e: Evidence) -> list[Finding]:
     first, _, last = e.cells("table_3", models)
     d = difference(first.runs, last.runs, CONSIDERABLE)
     ratio = last.error.value / first.error.value
-    rest = f"{percent(CONSIDERABLE)} of c-STN-1's − IC-STN-4's"
-    text = f"IC-STN-4 has {percent(ratio)} of c-STN-1's error; {rest}"
+    text = f"IC-STN-4 has {percent(ratio)} of c-STN-1's error ({_decided(first, last)}); "
+    text += f"{percent(CONSIDERABLE)} of c-STN-1's − IC-STN-4's"
     return [*falls(e, "table_3", models), compare(text, d, (first, last))]
+
+
+def _decided(first: Cell, last: Cell) -> str:
+    """For which limits of the share, in whole percents, the verdict would be which."""
+    signs = [above(difference(first.runs, last.runs, share / 100)) for share in range(101)]
+    least = next((share for share, sign in enumerate(signs) if sign == "holds"), None)
+    most = next((share for share in range(100, -1, -1) if signs[share] == "does not hold"), None)
+    under = "" if most is None else f", above any up to {most} %"
+    return f"below any limit from {least} %{under}" if least is not None else f"below none{under}"
 
 
 def means_are_sharper(e: Evidence) -> list[Finding]:

@@ -1,0 +1,133 @@
+"""Ablations: a row of a table beside the same row with one thing changed, item by item and seed by seed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from icstn.evidence.collection import Cell, Evidence, MissingError
+from icstn.evidence.estimates import Estimate
+from icstn.evidence.predicates.comparisons import together
+from icstn.experiments import paper
+from icstn.experiments.experiment import EXPERIMENTS
+from icstn.experiments.studies import shared_stack, smaller_family
+
+#: Sides, in pixels, that the signs are reduced to; their copy at hand has 32.
+SIDES = (16, 24, 32)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two cells that differ in one thing.
+
+    Attributes:
+        model: the row, for people.
+        change: what is changed, for people.
+        usual, varied: as in the table, and with the change.
+        paired: whether both meet the same test items under the same perturbations.
+    """
+
+    model: str
+    change: str
+    usual: Cell
+    varied: Cell
+    paired: bool = True
+
+    @property
+    def difference(self) -> Estimate:
+        """Error with the change minus error without."""
+        return self.varied - self.usual
+
+
+def sides(e: Evidence, table: str) -> list[Contrast]:
+    """Composed on the image's side, as eq. (10) prints it, in place of the template's."""
+    models = [m for m in EXPERIMENTS[table].rows if "C-STN" in m.upper()]
+    return _varied(e, table, models, "composed on the image's side", side="image")
+
+
+def inverses(e: Evidence) -> list[Contrast]:
+    """The predicted update inverted before it is composed, as inverse compositional Lucas-Kanade does."""
+    return _varied(e, "table_2", ["IC-STN-4(a)", "IC-STN-4(b)"], "explicit inverse", invert=True)
+
+
+def shared_stacks(e: Evidence) -> list[Contrast]:
+    """Four STNs in a row that share one predictor, against IC-STN-4: what differs is what is passed on."""
+    found = []
+    for block in "ab":
+        with contextlib.suppress(MissingError):
+            stack = {"architecture": shared_stack(f"STN({block})")}
+            usual = e.cell("table_2", f"IC-STN-4({block})", "full")
+            varied = e.cell("table_2", f"STN({block})", "full", **stack)
+            found.append(Contrast(usual.name, "four STNs that share a predictor", usual, varied))
+    return found
+
+
+def families(e: Evidence) -> list[Contrast]:
+    """Smaller families of warps, of the noise and of the predictor alike."""
+    model = "IC-STN-4(b)"
+    found: list[Contrast] = []
+    for name in ("affine", "similarity", "translation"):
+        changes = {"warp": name, "architecture": smaller_family(model, name)}
+        found += _varied(e, "table_2", [model], name, paired=False, **changes)
+    return found
+
+
+def sign_noise(e: Evidence) -> list[Contrast]:
+    """The noise of the authors' released code in place of the text's."""
+    change = f"σ = {paper.SIGMA_OF_THE_CODE:g} px, as in the authors' code"
+    return _varied(e, "table_3", ["IC-STN-4"], change, paired=False, sigma=paper.SIGMA_OF_THE_CODE)
+
+
+def resolutions(e: Evidence) -> list[Contrast]:
+    """Signs with fewer pixels."""
+    found: list[Contrast] = []
+    for side in SIDES[:-1]:
+        found += _varied(e, "table_3", ["IC-STN-2"], f"signs of {side}×{side} pixels", resolution=side)
+    return found
+
+
+def cascades(e: Evidence) -> list[Contrast]:
+    """Six linear predictors: learned one after the other (SDM), all together, and one in place of six."""
+    found = []
+    for sigma in paper.SIGMAS:
+        for row, change in ((("cascades", "c-STN-6"), "learned together"), (("table_1", "IC-STN-6"), "one")):
+            with contextlib.suppress(MissingError):
+                greedy, other = together(e, (("baselines", "SDM"), row), sigma)
+                found.append(Contrast(greedy.name, f"{change}: {row[1]}", greedy, other))
+    return found
+
+
+def to_the_letter(e: Evidence) -> list[Contrast]:
+    """The paper's own optimizer, rates and length, on its side of composition, in place of our recipe."""
+    found = []
+    for table in ("table_1", "table_2"):
+        for model in EXPERIMENTS[table].rows:
+            for sigma in _sigmas(table):
+                with contextlib.suppress(MissingError):
+                    usual, theirs = (e.cell(table, model, preset, sigma) for preset in ("full", "paper"))
+                    found.append(Contrast(usual.name, "preset paper", usual, theirs))
+    return found
+
+
+def _varied(
+    e: Evidence, table: str, models: list[str], change: str, *, paired: bool = True, **changes: Any
+) -> list[Contrast]:
+    """Rows of a table that have been run both ways at ``full``."""
+    return [
+        Contrast(usual.name, change, usual, varied, paired)
+        for model in models
+        for usual, varied in _both(e, table, model, changes)
+    ]
+
+
+def _both(e: Evidence, table: str, model: str, changes: dict[str, Any]) -> Iterator[tuple[Cell, Cell]]:
+    for sigma in _sigmas(table):
+        with contextlib.suppress(MissingError):
+            yield e.cell(table, model, "full", sigma), e.cell(table, model, "full", sigma, **changes)
+
+
+def _sigmas(table: str) -> tuple[float | None, ...]:
+    about = EXPERIMENTS[table]
+    return about.sigmas if about.by_sigma else (None,)

@@ -1,0 +1,150 @@
+"""Ablations: which cells are set beside each other, what is said of them, and what is said of none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from judged import made
+
+from icstn.evidence import ablations
+from icstn.evidence.ablations import Contrast
+from icstn.evidence.collection import Evidence, Measurements, identity
+from icstn.evidence.elsewhere import MOST, NOISE
+from icstn.evidence.estimates import Measured
+from icstn.experiments import Record
+from icstn.experiments.studies import STUDIES
+from tools.ledger_ablations import PARTS, ablations_page
+
+pytestmark = pytest.mark.unchecked
+
+
+def full(table: str, model: str, error: float, **changes: object) -> Record:
+    return made(table, model, error, preset=str(changes.pop("preset", "full")), **changes)  # type: ignore[arg-type]
+
+
+def under_other_noise(error: float) -> Record:
+    run = full("table_3", "IC-STN-4", error)
+    return replace(run, spec=replace(run.spec, sigma=4.5))
+
+
+STACK = "[conv(7×7,4)-conv(7×7,8)-P-FC(48)-FC(8)]×4 → conv(9×9,3)-FC(10)"
+PAIRS: list[tuple[Callable[[Evidence], list[Contrast]], Record, Record]] = [
+    (
+        lambda e: ablations.sides(e, "table_2"),
+        full("table_2", "c-STN-2(a)", 2.0),
+        full("table_2", "c-STN-2(a)", 5.0, side="image"),
+    ),
+    (
+        lambda e: ablations.sides(e, "table_1"),
+        full("table_1", "IC-STN-3", 0.2, sigma=7.5),
+        full("table_1", "IC-STN-3", 0.5, sigma=7.5, side="image"),
+    ),
+    (
+        ablations.inverses,
+        full("table_2", "IC-STN-4(b)", 2.0),
+        full("table_2", "IC-STN-4(b)", 5.0, invert=True),
+    ),
+    (
+        ablations.shared_stacks,
+        full("table_2", "IC-STN-4(a)", 2.0),
+        full("table_2", "STN(a)", 5.0, architecture=STACK),
+    ),
+    (
+        ablations.families,
+        full("table_2", "IC-STN-4(b)", 2.0),
+        full(
+            "table_2", "IC-STN-4(b)", 5.0, warp="affine", architecture="[FC(6)]×4 → conv(9×9,3)-FC(10)"
+        ),
+    ),
+    (ablations.sign_noise, full("table_3", "IC-STN-4", 2.0), under_other_noise(5.0)),
+    (
+        ablations.resolutions,
+        full("table_3", "IC-STN-2", 2.0),
+        full("table_3", "IC-STN-2", 5.0, resolution=24),
+    ),
+    (
+        ablations.to_the_letter,
+        full("table_2", "CNN(b)", 2.0),
+        full("table_2", "CNN(b)", 5.0, preset="paper"),
+    ),
+]  # fmt: skip
+
+
+def test_the_noise_of_the_code_is_a_quarter_of_the_half_width() -> None:
+    (own,) = {spec.sigma for spec in STUDIES["sign-noise"].specs}
+    assert own == 4.5 == 0.25 * 18
+
+
+@pytest.mark.parametrize(("find", "usual", "varied"), PAIRS)
+def test_two_cells_that_differ_in_one_thing(
+    find: Callable[[Evidence], list[Contrast]], usual: Record, varied: Record
+) -> None:
+    assert find(Evidence([usual])) == find(Evidence([varied])) == []
+    (contrast,) = find(Evidence([varied, usual]))
+    assert (contrast.usual.runs, contrast.varied.runs) == ((usual,), (varied,))
+    assert contrast.difference.value == pytest.approx(varied.test_error - usual.test_error)
+
+
+def test_every_run_of_the_ablations_is_shown() -> None:
+    """With all runs of the studies that vary one thing, each stands in some comparison."""
+    named = {part.study for part in PARTS}
+    specs = [s for name in named | {"table-1", "table-2", "table-3"} for s in STUDIES[name].specs]
+    runs = [Record(s, "finished", {"test_error": 1.0, "interval": [0.9, 1.1]}, {}, {}) for s in specs]
+    runs += [made("baselines", "SDM", 1.0, preset="full", sigma=sigma) for sigma in NOISE["table_1"]]
+    evidence = Evidence(runs)
+    shown = {
+        r.spec
+        for part in PARTS
+        for c in part.contrasts(evidence)
+        for cell in (c.usual, c.varied)
+        for r in cell.runs
+    }
+    lacking = [s for name in named for s in STUDIES[name].specs if s not in shown and s.model != "RNN-4"]
+    assert {(s.experiment, s.model) for s in lacking} <= {("cascades", m) for m in _unpaired(lacking)}
+
+
+def _unpaired(specs: list) -> set[str]:
+    """Cascades of other lengths, which have no greedy counterpart of as many stages."""
+    return {s.model for s in specs if s.experiment == "cascades" and s.model != "c-STN-6"}
+
+
+class TestThePage:
+    def test_says_what_was_not_run(self) -> None:
+        page = ablations_page(Evidence([]))
+        assert page.count("Not run yet") == len(PARTS)
+        assert page.count("Not measured yet") == 2
+        for part in PARTS:
+            assert f"(ablation-{part.study})=" in page
+            assert f"`icstn study {part.study}`" in page
+
+    def test_counts_what_is_beyond_doubt(self) -> None:
+        runs = [full("table_2", "IC-STN-4(b)", 2.0), full("table_2", "IC-STN-4(a)", 2.0)]
+        runs += [full("table_2", "IC-STN-4(b)", 5.0, invert=True)]
+        runs += [full("table_2", "IC-STN-4(a)", 2.01, invert=True)]
+        page = ablations_page(Evidence(runs))
+        section = " ".join(page.split("(ablation-inverse)=")[1].split("(ablation-")[0].split())
+        assert "Of 2 comparisons the change leaves more error in 1, less in 0, and 1 is undecided" in section
+        assert "one seed: the interval covers the test items only" in section
+        assert r"| IC-STN-4(b) | explicit inverse | 2.00 % | 5.00 % | 3.00 \[2.86, 3.14] points" in section
+
+    def test_shows_errors_elsewhere(self) -> None:
+        run = full("table_2", "IC-STN-2(b)", 3.0)
+        after = [90.0, 9.0, 3.0, 2.5, 2.4, 2.5, 2.7, 2.9, 2.8]
+        at = {1.75: 1.0, 3.5: 3.0, 5.25: 8.0, 7.0: 20.0}
+        numbers = {f"error_after_{n}": x for n, x in enumerate(after)}
+        numbers |= {f"error_at_{s:g}": x for s, x in at.items()}
+        spread = [0.01 * (-1) ** g for g in range(20)]
+        measures = {
+            name: Measured(x, tuple(x + d * (k + 1) / 20 for d in spread))
+            for k, (name, x) in enumerate(numbers.items())
+        }
+        found = Measurements(identity(run), 10_000, measures, {})
+        page = ablations_page(Evidence([run], {run.spec.key: found}))
+        assert len(after) == MOST + 1
+        flat = " ".join(page.split())
+        assert "IC-STN-2(b) errs least after 4 (2.40 %); after 8 it errs less than after the 2" in flat
+        assert "(−0.20" in flat
+        assert "| IC-STN-2(b) | 90.00 | 9.00 | 3.00 |" in page
+        assert "| IC-STN-2(b) | 1.00 | 3.00 | 8.00 | 20.00 |" in page

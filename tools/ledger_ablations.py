@@ -1,0 +1,234 @@
+"""The page of ablations: what each part is worth, and how the networks do away from their training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from icstn.evidence import ablations
+from icstn.evidence.ablations import Contrast
+from icstn.evidence.collection import Cell, Evidence, Measurements, MissingError
+from icstn.evidence.elsewhere import MOST, NOISE
+from icstn.evidence.estimates import Estimate, coverage, significant
+from icstn.evidence.verdicts import above
+from icstn.experiments.experiment import EXPERIMENTS
+from tools.ledger_text import NOTE, escaped, wrap
+
+
+class Part(NamedTuple):
+    """One comparison of the page.
+
+    Attributes:
+        title: its heading.
+        words: what is changed, and why one would ask.
+        contrasts: finds the cells.
+        study: whose runs it shows, for the command line.
+    """
+
+    title: str
+    words: str
+    contrasts: Callable[[Evidence], Sequence[Contrast]]
+    study: str
+
+
+def ablations_page(evidence: Evidence) -> str:
+    """book/ablations.md."""
+    out = [NOTE, "# What each part is worth\n", wrap(_INTRODUCTION), ""]
+    for part in PARTS:
+        out += [f"(ablation-{part.study})=", f"## {part.title}\n", wrap(part.words), ""]
+        out += _part(part, part.contrasts(evidence))
+    out += ["(ablation-operations)=", "## More operations than in training\n", wrap(_OPERATIONS), ""]
+    out += _operations(evidence)
+    out += ["(ablation-noise)=", "## Other noise than in training\n", wrap(_NOISE), "", *_noise(evidence)]
+    return "\n".join(out).rstrip() + "\n"
+
+
+_INTRODUCTION = """
+A table of the paper changes several things from row to row. Here one thing is changed at a time, and all else
+is as in the row of the preset `full`: the same architecture, recipe, seeds, test items and perturbations. The
+differences are taken item by item, with seeds as a second level where there are several, and an interval that
+lies on one side of zero is a difference beyond doubt. What has not been run says so; {doc}`studies` has the
+cost of it. The last two sections train nothing: they apply the networks of the tables where they were not
+trained.
+"""
+
+PARTS = (
+    Part(
+        "On which side an update joins",
+        "Eq. (10) composes the predicted update on the image's side, M(Δp) M(p); Lucas-Kanade, the authors' "
+        "motivation, on the template's, M(p) M(Δp). For a fixed target the predictor can learn either "
+        "({doc}`warps`); they differ in how an imperfect step acts. Our preset `full` uses the template's "
+        "side, so this is what separates its rows from the paper's own networks, but for the recipe.",
+        lambda e: [*ablations.sides(e, "table_2"), *ablations.sides(e, "table_1")],
+        "image-side",
+    ),
+    Part(
+        "Reuse without passing on the warp",
+        "IC-STN-4 does two things at once: it applies one predictor four times, and it passes on warp "
+        "parameters in place of warped images. Four Spatial Transformers in a row that share one predictor "
+        "do the first alone. The paper does not make this comparison. It has the same weights and the same "
+        "number of operations on either side; what differs is whether what left the crop can come back.",
+        ablations.shared_stacks,
+        "shared-stn",
+    ),
+    Part(
+        "An explicit inverse",
+        "Lucas-Kanade's inverse compositional form inverts the update before it composes it. Sec. 4.2 of the "
+        "paper says that a network loses nothing when it learns the inverse instead.",
+        ablations.inverses,
+        "inverse",
+    ),
+    Part(
+        "Learned together, or one after the other",
+        "Supervised descent learns its linear regressors greedily, each on what those before it have left. "
+        "Six of them can also be learned together, end to end (c-STN-6), or be one and the same (IC-STN-6). "
+        "The usual row is the greedy one.",
+        ablations.cascades,
+        "cascades",
+    ),
+    Part(
+        "Smaller families of warps",
+        "Fewer parameters to predict, and noise of as few degrees of freedom. So the task changes with the "
+        "network, and the differences say how much harder each family makes both.",
+        ablations.families,
+        "families",
+    ),
+    Part(
+        "Which noise the signs had",
+        "The paper's text gives 3.5 pixels; the authors' released code has a quarter of the template's half "
+        "width by default, which is 4.5 pixels of 36.",
+        ablations.sign_noise,
+        "sign-noise",
+    ),
+    Part(
+        "How many pixels a sign has",
+        "Most images of the copy at hand were reduced to 32×32 pixels. What that costs can't be measured "
+        "without the originals, but what a further reduction costs can.",
+        ablations.resolutions,
+        "resolution",
+    ),
+    Part(
+        "To the letter",
+        "The paper's own training: plain gradient descent at constant rates for 200,000 iterations, on its "
+        "side of composition. Ours in the preset `full` has Adam, a cosine schedule, a twentieth to a tenth "
+        "of the iterations, and the template's side.",
+        ablations.to_the_letter,
+        "paper",
+    ),
+)
+
+_OPERATIONS = f"""
+A predictor that passes on warp parameters can be applied as often as one likes. The classification error
+after 0, 1, … {MOST} operations, whatever it was trained for; the classifier only ever saw what the trained
+number leaves. For planar alignment {{doc}}`../figures/figure_7` shows the same.
+"""
+
+_NOISE = """
+Every network was trained at one size of the noise. Here is its error under others. A row of Table 1 stands
+once for each σ that it was trained at.
+"""
+
+
+def _part(part: Part, found: Sequence[Contrast]) -> list[str]:
+    if not found:
+        return [f"Not run yet: `icstn study {part.study}`.\n"]
+    lines = [wrap(_summary(found)), ""]
+    lines += ["| row | change | as it is | changed | difference | seeds |", "|:--|:--|--:|--:|:--|--:|"]
+    return [*lines, *map(_line, found), ""]
+
+
+def _line(c: Contrast) -> str:
+    about = c.usual.runs[0].spec.about
+    usual, varied = (_mean(cell) for cell in (c.usual, c.varied))
+    unit = "points" if about.unit == "%" else about.unit
+    seeds = "–".join(str(n) for n in dict.fromkeys(sorted(len(cell.runs) for cell in (c.usual, c.varied))))
+    shown = escaped(c.difference.show(about.digits, unit))
+    return f"| {c.model} | {c.change} | {usual} | {varied} | {shown} | {seeds} |"
+
+
+def _mean(cell: Cell) -> str:
+    about, value = cell.runs[0].spec.about, cell.error.value
+    return f"{value:.{about.digits}f} %" if about.unit == "%" else f"{significant(value)} {about.unit}"
+
+
+def _summary(found: Sequence[Contrast]) -> str:
+    """In how many rows the change leaves more error beyond doubt, in how many less; what intervals cover."""
+    signs = [(above(c.difference), above(-c.difference)) for c in found]
+    more, less = (sum(pair[k] == "holds" for pair in signs) for k in (0, 1))
+    open_ = len(found) - more - less
+    covers = coverage(len(cell.runs) for c in found for cell in (c.usual, c.varied))
+    text = f"Of {len(found)} comparisons the change leaves more error in {more}, less in {less}, and {open_} "
+    text += f"{'is' if open_ == 1 else 'are'} undecided ({covers}). Published are the runs of "
+    return f"{text}{len({c.model for c in found})} rows."
+
+
+def _operations(e: Evidence) -> list[str]:
+    rows = [
+        (cell, found)
+        for table in ("table_2", "table_3")
+        for cell, found in _measured(e, table)
+        if "error_after_1" in found.measures
+    ]
+    if not rows:
+        return ["Not measured yet.\n"]
+    names = [f"error_after_{n}" for n in range(MOST + 1)]
+    head = ["| row | " + " | ".join(str(n) for n in range(MOST + 1)) + " |", "|:--|" + "--:|" * (MOST + 1)]
+    lines = [_values(f"{_title(cell)}{cell.name}", found, names, 2) for cell, found in rows]
+    wide = max(found[name].estimate.half for _, found in rows for name in names)
+    sentences = [_least(cell, found) for cell, found in rows]
+    note = f"Half the width of a 95 % interval is {wide:.2f} points at most."
+    return [wrap(" ".join(sentences)), "", *head, *lines, "", note, ""]
+
+
+def _least(cell: Cell, found: Measurements) -> str:
+    errors = [found[f"error_after_{n}"] for n in range(MOST + 1)]
+    n, trained = min(range(MOST + 1), key=lambda k: errors[k].value), int(cell.name.split("-")[2][0])
+    change: Estimate = (errors[MOST] - errors[trained]).estimate
+    how = {"holds": "more than", "does not hold": "less than", "undecided": "not told apart from"}
+    return (
+        f"{_title(cell)}{cell.name} errs least after {n} ({errors[n].value:.2f} %); after {MOST} it errs "
+        f"{how[above(change)]} after the {trained} that it was trained with "
+        f"({change.show(unit='points')})."
+    )
+
+
+def _noise(e: Evidence) -> list[str]:
+    lines: list[str] = []
+    for table, sigmas in NOISE.items():
+        rows = [(c, m) for c, m in _measured(e, table) if f"error_at_{sigmas[0]:g}" in m.measures]
+        if not rows:
+            continue
+        about = EXPERIMENTS[table]
+        lines += [f"{about.title}, error in {about.unit}:\n"]
+        lines += [
+            "| row | " + " | ".join(f"σ = {s:g}" for s in sigmas) + " |",
+            "|:--|" + "--:|" * len(sigmas),
+        ]
+        names, digits = [f"error_at_{s:g}" for s in sigmas], None if about.by_sigma else 2
+        lines += [_values(cell.name, found, names, digits) for cell, found in rows]
+        shares = [m[name].estimate.half / m[name].value for _, m in rows for name in names if m[name].value]
+        lines += ["", f"Half the width of a 95 % interval is {max(shares):.0%} of the error at most.\n"]
+    return lines or ["Not measured yet.\n"]
+
+
+def _values(title: str, found: Measurements, names: Sequence[str], digits: int | None) -> str:
+    values = [found[name].value for name in names]
+    shown = [significant(v) if digits is None else f"{v:.{digits}f}" for v in values]
+    return f"| {title} | " + " | ".join(shown) + " |"
+
+
+def _measured(e: Evidence, table: str) -> list[tuple[Cell, Measurements]]:
+    """The rows of a table at ``full`` that were run and measured."""
+    about, found = EXPERIMENTS[table], []
+    for sigma in about.sigmas if about.by_sigma else (None,):
+        for model in about.rows:
+            try:
+                cell = e.cell(table, model, "full", sigma)
+                found.append((cell, e.measured(cell)))
+            except MissingError:
+                continue
+    return found
+
+
+def _title(cell: Cell) -> str:
+    return "signs, " if cell.runs[0].spec.experiment == "table_3" else ""
