@@ -65,6 +65,11 @@ class TestChoosing:
     def test_nothing_is_everything(self) -> None:
         assert reproduction.choose([]) == tuple(reproduction.EXHIBITS)
 
+    def test_what_stands_beside_a_table_runs_once(self) -> None:
+        specs = reproduction.EXHIBITS["table_1"].specs("smoke", [2, 5])
+        assert {s.seed for s in specs if s.experiment == "table_1"} == {2, 5}
+        assert {s.seed for s in specs if s.experiment == "baselines" and s.samples} == {2}  # type: ignore[union-attr]
+
     def test_an_unknown_name_lists_the_known(self) -> None:
         with pytest.raises(ReproductionError, match="unknown exhibit 'figure_12': choose from table_1"):
             reproduction.choose(["figure_12"])

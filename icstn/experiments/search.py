@@ -65,7 +65,8 @@ SPACES = {
         ),
         Space("cascades", {"rate_predictor": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), "clip": (1.0,)}),
         Space("tolerance", {"rate_classifier": (5e-4, 1e-3, 2e-3)}),
-        Space("table_3", {"appearance": (0.0, 0.5, 1.0), "rate_classifier": (1e-3, 2e-3)}),
+        # other light in training pays where a run begins to know its signs by heart: near its end
+        Space("table_3", {"appearance": (0.0, 0.5, 1.0), "rate_classifier": (1e-3, 2e-3)}, shares=(0.1, 1.0)),
     )
 }
 

@@ -24,7 +24,7 @@ class Exhibit:
         title: what it shows.
         experiment: the experiment whose runs it needs, or empty.
         models: only these rows; empty for all.
-        beside: a further experiment whose runs it shows, or empty.
+        beside: a further experiment whose runs it shows, with the first seed, or empty.
         tables: names of the tables that its notebook renders.
     """
 
@@ -40,7 +40,7 @@ class Exhibit:
             return []
         seeds = list(seeds)
         own = cells(self.experiment, preset, seeds, self.models or None)
-        return own + (cells(self.beside, preset, seeds) if self.beside else [])
+        return own + (cells(self.beside, preset, seeds[:1]) if self.beside else [])
 
     @property
     def data(self) -> str:
