@@ -10,7 +10,7 @@ import runs
 import torch
 
 from icstn import datasets
-from icstn.experiments import DataOptions, Execution, Records, Spec, cells, make_task, tasks, training
+from icstn.experiments import DataOptions, Execution, Record, Records, Spec, cells, make_task, tasks, training
 from icstn.experiments.augmentation import GAIN, NOISE, OFFSET, varied_appearance
 from icstn.experiments.classification import Classification
 from icstn.experiments.task import seeded
@@ -60,6 +60,52 @@ def test_a_resumed_average_is_the_same(tmp_path: Path, monkeypatch: pytest.Monke
     resumed = runs.train(spec, tmp_path / "cut")
     assert all(resumed.weights[k].equal(v) for k, v in whole.weights.items())
     assert resumed.metrics == whole.metrics
+
+
+class Clocks:
+    """In place of the module ``time``: each look at a clock finds it a little later."""
+
+    def __init__(self) -> None:
+        self.wall = self.processor = 0.0
+
+    def monotonic(self) -> float:
+        self.wall += 3.0
+        return self.wall
+
+    def process_time(self) -> float:
+        self.processor += 2.0
+        return self.processor
+
+
+class TestProcessorTime:
+    def test_is_kept_through_an_interruption(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(training, "time", Clocks())
+        spec = runs.small_spec(iterations=500)
+        assert self.interrupted(spec, tmp_path).provenance["training_cpu_seconds"] == 5 * 2.0
+
+    def test_is_not_guessed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A checkpoint of before it was counted: nothing is said rather than a part."""
+        kept = training.save_checkpoint
+
+        def without(path: Path, tensors: dict, meta: dict) -> None:
+            kept(path, tensors, {k: v for k, v in meta.items() if k != "cpu_seconds"})
+
+        monkeypatch.setattr(training, "save_checkpoint", without)
+        facts = self.interrupted(runs.small_spec(iterations=500), tmp_path).provenance
+        assert "training_cpu_seconds" not in facts
+        assert facts["training_seconds"] > 0
+
+    def interrupted(self, spec: Spec, folder: Path) -> Record:
+        seen: list[object] = []
+
+        def stop(progress: object) -> None:
+            seen.append(progress)
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            runs.train(spec, folder, report=stop, checkpoint_seconds=0)
+        return runs.train(spec, folder)
 
 
 def test_weight_decay_is_decoupled(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def describe(origin: Origin) -> str:
         "commit": facts.get("commit", "unknown") or "unknown",
         "preset, seed": f"{r.spec.preset}, {r.spec.seed}",
         "hardware": f"{facts.get('device', 'unknown')}, {facts.get('threads', '?')} threads",
-        "training": f"{facts.get('steps', 0):,} steps in {duration(facts.get('training_seconds', 0.0))}, "
+        "training": f"{facts.get('steps', 0):,} steps in {_times(facts)}, "
         f"finished {facts.get('finished', 'unknown')}",
         "data": _data(facts.get("data", {})),
     }
@@ -139,6 +139,12 @@ def printed_value(origin: Origin) -> float | None:
     """The paper's number of the cell; None for a baseline."""
     spec = origin.record.spec
     return spec.about.printed.get((spec.model, spec.sigma))
+
+
+def _times(facts: dict) -> str:
+    wall = duration(facts.get("training_seconds", 0.0))
+    cpu = facts.get("training_cpu_seconds")
+    return wall if cpu is None else f"{wall} ({duration(cpu)} of processor time)"
 
 
 def duration(seconds: float) -> str:

@@ -9,6 +9,7 @@ written by the clock, but a diverged run goes back to one that was written at a 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -48,13 +49,18 @@ LAST_BLOCKS, RISE = 5, 1.5
 
 @dataclass
 class TrainingState:
-    """What changes while training, and is all that a checkpoint holds."""
+    """What changes while training, and is all that a checkpoint holds.
+
+    ``seconds`` is the wall's clock, ``cpu_seconds`` the processor time, which other work on the machine
+    leaves as it is; the latter is NaN where a checkpoint that was resumed does not know it.
+    """
 
     model: Model
     optimizer: torch.optim.Optimizer
     step: int = 0
     restarts: int = 0
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     curve: dict[str, list[float]] = field(default_factory=lambda: {"step": [], "loss": [], "error": []})
     average: AveragedModel | None = None
 
@@ -91,6 +97,7 @@ class TrainingState:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.step, self.restarts, self.seconds = meta["step"], meta["restarts"], meta["seconds"]
+        self.cpu_seconds = meta.get("cpu_seconds", math.nan)
         self.curve = meta["curve"]
 
 
@@ -190,10 +197,11 @@ class _Run:
         saved = float("-inf")  # the first checkpoint is due after the first block
         with Prefetcher(self.task) as draws:
             while self.state.step < self.spec.iterations:
-                before = time.monotonic()
+                before, cpu = time.monotonic(), time.process_time()
                 loss, error, steps = self._block(draws)
                 took = time.monotonic() - before
                 self.state.seconds += took
+                self.state.cpu_seconds += time.process_time() - cpu
                 if not loss <= EXPLOSION * self.first:  # also true for NaN
                     if not self._restart():
                         return "diverged", f"its loss rose to {loss:.3g}, from {self.first:.3g} untrained"
@@ -244,13 +252,13 @@ class _Run:
 
     def _restart(self) -> bool:
         """Go back to the last milestone (or the start) with new draws, if the spec still allows it."""
-        restarts, seconds = self.state.restarts + 1, self.state.seconds
+        restarts, seconds, cpu = self.state.restarts + 1, self.state.seconds, self.state.cpu_seconds
         if restarts > self.spec.restarts:
             return False
         self.state, self.step = self._fresh(), None
         if self.milestone.is_file():
             self._resume(self.milestone)
-        self.state.restarts, self.state.seconds = restarts, seconds
+        self.state.restarts, self.state.seconds, self.state.cpu_seconds = restarts, seconds, cpu
         self._save(self.checkpoint)  # at once: what is resumed from here on knows of this restart
         return True
 
@@ -270,11 +278,14 @@ class _Run:
     def _save(self, path: Path) -> None:
         s = self.state
         meta = {"spec": self.spec.digest, "step": s.step, "restarts": s.restarts}
-        save_checkpoint(path, s.tensors(), {**meta, "seconds": s.seconds, "curve": s.curve})
+        cpu = {} if math.isnan(s.cpu_seconds) else {"cpu_seconds": s.cpu_seconds}
+        save_checkpoint(path, s.tensors(), {**meta, **cpu, "seconds": s.seconds, "curve": s.curve})
 
     def _record(self, status: str, remark: str) -> Record:
         facts = gathered(self.task.device) | {"mode": self.mode, "seed": self.spec.seed}
         facts |= {"started": self.started, "training_seconds": self.state.seconds}
+        if not math.isnan(self.state.cpu_seconds):
+            facts["training_cpu_seconds"] = self.state.cpu_seconds
         facts |= {"steps": self.state.step, "restarts": self.state.restarts, "data": self.task.data}
         tested = Evaluation({}, torch.empty(0, 0), remark)
         if status == "finished":
