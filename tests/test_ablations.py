@@ -144,7 +144,8 @@ class TestThePage:
         page = ablations_page(Evidence([run], {run.spec.key: found}))
         assert len(after) == MOST + 1
         flat = " ".join(page.split())
-        assert "IC-STN-2(b) errs least after 4 (2.40 %); after 8 it errs less than after the 2" in flat
-        assert "(−0.20" in flat
+        assert "IC-STN-2(b) errs least after 4 operations (2.40 %); after 8, against the 2 of" in flat
+        assert "of its training: −0.20" in flat
+        assert "points, better." in flat
         assert "| IC-STN-2(b) | 90.00 | 9.00 | 3.00 |" in page
         assert "| IC-STN-2(b) | 1.00 | 3.00 | 8.00 | 20.00 |" in page

@@ -9,7 +9,7 @@ from icstn.evidence import ablations
 from icstn.evidence.ablations import Contrast
 from icstn.evidence.collection import Cell, Evidence, Measurements, MissingError
 from icstn.evidence.elsewhere import MOST, NOISE
-from icstn.evidence.estimates import Estimate, coverage, significant
+from icstn.evidence.estimates import Estimate, coverage, percent, significant
 from icstn.evidence.verdicts import above
 from icstn.experiments.experiment import EXPERIMENTS
 from tools.ledger_text import NOTE, escaped, wrap
@@ -158,8 +158,7 @@ def _summary(found: Sequence[Contrast]) -> str:
     open_ = len(found) - more - less
     covers = coverage(len(cell.runs) for c in found for cell in (c.usual, c.varied))
     text = f"Of {len(found)} comparisons the change leaves more error in {more}, less in {less}, and {open_} "
-    text += f"{'is' if open_ == 1 else 'are'} undecided ({covers}). Published are the runs of "
-    return f"{text}{len({c.model for c in found})} rows."
+    return f"{text}{'is' if open_ == 1 else 'are'} undecided ({covers})."
 
 
 def _operations(e: Evidence) -> list[str]:
@@ -175,20 +174,19 @@ def _operations(e: Evidence) -> list[str]:
     head = ["| row | " + " | ".join(str(n) for n in range(MOST + 1)) + " |", "|:--|" + "--:|" * (MOST + 1)]
     lines = [_values(f"{_title(cell)}{cell.name}", found, names, 2) for cell, found in rows]
     wide = max(found[name].estimate.half for _, found in rows for name in names)
-    sentences = [_least(cell, found) for cell, found in rows]
     note = f"Half the width of a 95 % interval is {wide:.2f} points at most."
-    return [wrap(" ".join(sentences)), "", *head, *lines, "", note, ""]
+    return [*(_least(cell, found) for cell, found in rows), "", *head, *lines, "", note, ""]
 
 
 def _least(cell: Cell, found: Measurements) -> str:
     errors = [found[f"error_after_{n}"] for n in range(MOST + 1)]
     n, trained = min(range(MOST + 1), key=lambda k: errors[k].value), int(cell.name.split("-")[2][0])
     change: Estimate = (errors[MOST] - errors[trained]).estimate
-    how = {"holds": "more than", "does not hold": "less than", "undecided": "not told apart from"}
+    word = {"holds": "worse", "does not hold": "better", "undecided": "undecided"}[above(change)]
+    title = f"{_title(cell)}{cell.name}"
     return (
-        f"{_title(cell)}{cell.name} errs least after {n} ({errors[n].value:.2f} %); after {MOST} it errs "
-        f"{how[above(change)]} after the {trained} that it was trained with "
-        f"({change.show(unit='points')})."
+        f"- {title} errs least after {n} operations ({errors[n].value:.2f} %); after {MOST}, against the "
+        f"{trained} of its training: {escaped(change.show(unit='points'))}, {word}."
     )
 
 
@@ -207,7 +205,7 @@ def _noise(e: Evidence) -> list[str]:
         names, digits = [f"error_at_{s:g}" for s in sigmas], None if about.by_sigma else 2
         lines += [_values(cell.name, found, names, digits) for cell, found in rows]
         shares = [m[name].estimate.half / m[name].value for _, m in rows for name in names if m[name].value]
-        lines += ["", f"Half the width of a 95 % interval is {max(shares):.0%} of the error at most.\n"]
+        lines += ["", f"Half the width of a 95 % interval is {percent(max(shares))} of the error at most.\n"]
     return lines or ["Not measured yet.\n"]
 
 
