@@ -72,6 +72,9 @@ EXHIBITS: dict[str, Exhibit] = {
     ),
     "figure_10": Exhibit("Sample alignments on GTSRB", "table_3", ("STN", "IC-STN-4")),
     "figure_11": Exhibit("Mean aligned traffic signs", "table_3", ("STN", "c-STN-1", "IC-STN-2", "IC-STN-4")),
+    "learning_curves": Exhibit(
+        "Learning curves of the presets", "table_2", ("CNN(b)", "STN(b)", "IC-STN-2(b)", "IC-STN-4(b)")
+    ),
     "two_images": Exhibit(
         "Two images in: success against σ, beyond the paper",
         "two_images",
