@@ -32,6 +32,17 @@ def test_table_1_counts_the_sizes_at_which_the_order_holds() -> None:
     assert "at 3 of the 4 sizes" in text
 
 
+def test_table_1_against_the_paper_counts_and_names_the_floor_above_it() -> None:
+    runs = [r for s in paper.SIGMAS for r in planar({m: 2.0 for m in paper.TABLE_1}, s)]
+    floors = [judged.made("baselines", "best linear step", e, sigma=s) for s, e in zip(paper.SIGMAS, (1, 9, 9, 9))]
+    text = findings.against_the_paper(runs, floors)
+    assert "1 of the 5 at σ = 2.5 px, 2 of the 5 at σ = 5 px, 3 of the 5 at σ = 7.5 px, 4 of the 5 at" in text
+    assert "the paper's c-STN-1: 9.00 against 5.576 at σ = 5 px." in text
+    floors[1] = judged.made("baselines", "best linear step", 1.0, sigma=5.0)
+    assert findings.against_the_paper(runs, floors).endswith("leaves less than the paper's c-STN-1.")
+    assert "no finished run of best linear step at σ = 10 px" in findings.against_the_paper(runs, floors[:3])
+
+
 def test_table_2_says_the_difference_and_its_sign() -> None:
     better = judged.table("table_2", {"c-STN-1(a)": 3.0, "IC-STN-4(a)": 1.0, "c-STN-1(b)": 6.0})
     worse = judged.table("table_2", {"IC-STN-4(b)": 7.0})
@@ -87,6 +98,7 @@ def test_figure_8_measures_how_far_the_ink_is_from_the_middle() -> None:
     assert "Of 4.0 pixels" in text
     assert "the first operation leaves 1.0 and all 2 of them 2.0 (least after operation 1: 1.0)" in text
     assert text.endswith("the STN leaves 3.0.")
+    assert findings.off_center_rows(rows).endswith("from row to row: 4.0, 1.0, 2.0, 3.0 pixels.")
 
 
 def test_figures_9_and_11_name_each_model() -> None:
@@ -103,10 +115,12 @@ def test_figures_9_and_11_name_each_model() -> None:
 def test_figure_10_says_whose_the_black_is() -> None:
     first, last, stn = torch.ones(3, 2, 1, 4, 4)
     last[1, :, :2], stn[:, :, :1] = 0, 0
-    text = findings.figure_10({"initial": first, "final": last, "STN": stn}, ["yield", "no entry"])
+    rows = {"initial": first, "final": last, "STN": stn}
+    text = findings.figure_10(rows, ["yield", "no entry"])
     assert text.startswith("25.0 % of what IC-STN-4 sees")
     assert "and 25.0 % of what the STN sees; the former grows with each operation from 0.0 %" in text
     assert text.endswith("most of all for *no entry* (100 % of it).")
+    assert findings.black_rows(rows).endswith("from row to row: 0.0 %, 25.0 %, 25.0 %.")
 
 
 def test_a_band_over_seeds_leaves_the_scale_alone() -> None:

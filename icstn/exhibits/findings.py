@@ -28,14 +28,14 @@ from icstn.experiments.records import Record
 
 _LEAD = "At the same capacity, to use one predictor four times instead of once changes the error by"
 
-Sentence = Callable[[Sequence[Record]], str]
+Sentence = Callable[..., str]
 
 
 def _needs_runs(sentence: Sentence) -> Sentence:
     @wraps(sentence)
-    def safe(records: Sequence[Record]) -> str:
+    def safe(*records: Sequence[Record]) -> str:
         try:
-            return sentence(records)
+            return sentence(*records)
         except MissingError as error:
             return f"Nothing can be said yet: there is no finished run of {error}."
 
@@ -54,6 +54,25 @@ def table_1(records: Sequence[Record]) -> str:
         f"One linear layer, applied six times in place of once, leaves an error of {after} pixels in place "
         f"of {before} at σ = 5 px; {every}."
     )
+
+
+@_needs_runs
+def against_the_paper(records: Sequence[Record], floors: Sequence[Record]) -> str:
+    """How many of Table 1's errors come down to the paper's, and where those of c-STN-1 never could.
+
+    Args:
+        floors: with those of the best linear step.
+    """
+    printed = EXPERIMENTS["table_1"].printed
+    parts, above = [], []
+    for sigma in sorted({sigma for _, sigma in printed}):
+        models = [model for model, at in printed if at == sigma]
+        reached = sum(_cell(records, m, sigma).error.value <= printed[m, sigma] for m in models)
+        parts.append(f"{_count(reached, len(models))} at σ = {sigma:g} px")
+        floor, error = _cell(floors, "best linear step", sigma).error.value, printed["c-STN-1", sigma]
+        above += [f"{significant(floor)} against {error:g} at σ = {sigma:g} px"] if floor > error else []
+    limit = f"more than the paper's c-STN-1: {', '.join(above)}" if above else "less than the paper's c-STN-1"
+    return f"At or below the paper's error: {', '.join(parts)}. The best linear step leaves {limit}."
 
 
 @_needs_runs
@@ -139,6 +158,12 @@ def figure_8(rows: Mapping[str, Tensor]) -> str:
     )
 
 
+def off_center_rows(rows: Mapping[str, Tensor]) -> str:
+    """Under Figure 8: how far the ink is from the middle, in each row."""
+    shown = ", ".join(f"{off_center(images):.1f}" for images in rows.values())
+    return f"Ink off the middle, from row to row: {shown} pixels."
+
+
 def figure_9(rows: Mapping[str, Averages]) -> str:
     """Variance within the classes, and the share of the variance that the class does not explain."""
     (_, first), *models = rows.items()
@@ -162,6 +187,12 @@ def figure_10(rows: Mapping[str, Float[Tensor, "n channels h w"]], names: Sequen
         f"{percent(stn, 1)} of what the STN sees; the former {grows} with each operation from "
         f"{percent(steps[0], 1)}, most of all for *{worst}* ({percent(share)} of it)."
     )
+
+
+def black_rows(rows: Mapping[str, Float[Tensor, "n channels h w"]]) -> str:
+    """Under Figure 10: the share of samples that lie beyond the photograph, in each row."""
+    shares = (float((images == 0).all(1).float().mean()) for images in rows.values())
+    return f"Black, from row to row: {', '.join(percent(share, 1) for share in shares)}."
 
 
 def figure_11(rows: Mapping[str, Averages]) -> str:
