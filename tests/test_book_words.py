@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import nbformat
+
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
 
@@ -39,3 +41,41 @@ def test_each_symbol_has_one_meaning() -> None:
     assert linked == words
     for twice in (r"\\mathbf{D}", r"\\mathbf{G}\\b(?!_)", r"\\sigma_i", r"O\(n\^?2? ?N"):
         assert not re.search(twice, text), twice
+
+
+#: What TeX needs, and letters of indices: no symbols of the book.
+TEX = set(
+    "big Big bigl bigr Bigl Bigr left right frac tfrac partial nabla top quad qquad cdot dots ldots ddots sum prod min max "
+    "lVert rVert le ge approx to times leftarrow mapsto otimes dagger sqrt mid propto Longleftrightarrow mathbf".split()
+)
+
+
+def letters(formula: str) -> set[str]:
+    """Letters and named signs of a formula; bold, calligraphic and decorated ones are others than plain ones."""
+    formula = re.sub(r"\\(begin|end)\{\w+\}|\\(text|mathrm|label|operatorname)\{[^{}]*\}|_\\text\{[^{}]*\}", "", formula)
+    formula = re.sub(r"\\(under|over)brace", "", formula)
+    styled = r"\\(?:mathbf|mathcal|boldsymbol|tilde)(?:\{\\?\w+\}|\{\\mathbf\{\w+\}\}|\\\w+)"
+    found = re.findall(rf"{styled}|\\[A-Za-z]+|[A-Za-z]", formula)
+    return {re.sub(r"[{}]", "", f) for f in found} - {rf"\{word}" for word in TEX} - {r"\mathbf0"}
+
+
+def test_every_letter_of_a_formula_is_in_the_table() -> None:
+    """Exercises have letters of their own."""
+    page = (ROOT / "book" / "symbols.md").read_text(encoding="utf-8")
+    known = set().union(*map(letters, re.findall(r"\$([^$]+)\$", page)))
+    unknown = set()
+    for chapter in CHAPTERS:
+        cells = nbformat.read(chapter, as_version=4).cells
+        for text in (c.source for c in cells if c.cell_type == "markdown"):
+            if "solution-start" in text:
+                continue
+            text = re.sub(r"^:label:.*$", "", text, flags=re.MULTILINE)
+            formulas = re.findall(r"(?<!`)\$([^$\n]+)\$|```\{math\}(.*?)```|\$\$(.*?)\$\$", text, re.DOTALL)
+            unknown |= {(chapter.stem, x) for parts in formulas for x in letters("".join(parts)) - known}
+    assert unknown == set()
+
+
+def test_every_chapter_links_the_words_that_it_uses() -> None:
+    for chapter in CHAPTERS:
+        linked = set(re.findall(r"\{term\}`(?:[^`<]+<)?([^`>]+)>?`", chapter.read_text(encoding="utf-8")))
+        assert len(linked) > 3 or chapter.stem in ("conventions", "your_images"), (chapter.stem, linked)
