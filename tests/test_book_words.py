@@ -44,19 +44,19 @@ def test_each_symbol_has_one_meaning() -> None:
 
 
 #: What TeX needs, and letters of indices: no symbols of the book.
-TEX = set(
-    "big Big bigl bigr Bigl Bigr left right frac tfrac partial nabla top quad qquad cdot dots ldots ddots sum prod min max "
-    "lVert rVert le ge approx to times leftarrow mapsto otimes dagger sqrt mid propto Longleftrightarrow mathbf".split()
+TEX = re.compile(
+    r"\\([bB]igg?[lr]?|left|right|t?frac|partial|nabla|top|q?quad|cdot|[cdl]?dots|sum|prod|min|max|[lr]Vert|le|ge|approx"
+    r"|to|times|leftarrow|mapsto|otimes|dagger|sqrt|mid|propto|Longleftrightarrow|mathbf0?)"
 )
+#: Words, labels and names in a formula, and braces above and below it.
+WORDS = re.compile(r"\\(begin|end|text|mathrm|label|operatorname)\{[^{}]*\}|\\(under|over)brace")
 
 
 def letters(formula: str) -> set[str]:
-    """Letters and named signs of a formula; bold, calligraphic and decorated ones are others than plain ones."""
-    formula = re.sub(r"\\(begin|end)\{\w+\}|\\(text|mathrm|label|operatorname)\{[^{}]*\}|_\\text\{[^{}]*\}", "", formula)
-    formula = re.sub(r"\\(under|over)brace", "", formula)
+    """Letters and named signs of a formula; a bold or decorated one is another than a plain one."""
     styled = r"\\(?:mathbf|mathcal|boldsymbol|tilde)(?:\{\\?\w+\}|\{\\mathbf\{\w+\}\}|\\\w+)"
-    found = re.findall(rf"{styled}|\\[A-Za-z]+|[A-Za-z]", formula)
-    return {re.sub(r"[{}]", "", f) for f in found} - {rf"\{word}" for word in TEX} - {r"\mathbf0"}
+    found = re.findall(rf"{styled}|\\[A-Za-z]+|[A-Za-z]", WORDS.sub("", formula))
+    return {re.sub(r"[{}]", "", f) for f in found if not TEX.fullmatch(re.sub(r"[{}]", "", f))}
 
 
 def test_every_letter_of_a_formula_is_in_the_table() -> None:
