@@ -96,6 +96,14 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture(scope="session", autouse=True)
+def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test may go by what the user's cache of data happens to hold; notebooks alone read the real data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ICSTN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     """A fresh random source with a fixed seed."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from golden import pictures
 from golden.draws import affine_to, moved_corners
 from judged import PAPER, made, table
 from test_claims import measured
@@ -162,12 +163,13 @@ class TestRecurrentNetwork:
 
 
 class TestDistortions:
-    def test_of_training_may_differ_from_those_of_the_test(self) -> None:
+    def test_of_training_may_differ_from_those_of_the_test(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pictures.hand_out(monkeypatch)
         made = {s.model: s for s in cells("tolerance", "smoke")}
         plain = made["CNN-undistorted"]
         assert isinstance(plain, Spec)
         usual = replace(plain, sigma_trained=-1.0)
-        data = DataOptions()
+        data = DataOptions("a folder")
         found = [make_task(s, data, "cpu") for s in (plain, usual)]
         assert found[0].draws(0).p.abs().max() < 1e-6
         assert found[1].draws(0).p.abs().max() > 0.1

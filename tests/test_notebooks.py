@@ -14,6 +14,8 @@ import pytest
 import warm
 
 ROOT = Path(__file__).resolve().parent.parent
+#: As the user has it, with a cache of data.
+ENVIRONMENT = dict(os.environ)
 COMMITTED = sorted([*ROOT.glob("book/*.ipynb"), *ROOT.glob("figures/*.ipynb")])
 
 
@@ -41,7 +43,7 @@ def test_is_committed_as_the_tool_writes_it(path: Path) -> None:
 def test_runs_again_with_the_same_outputs(path: Path, tmp_path: Path) -> None:
     command = [*warm.PYTHON, "-m", "pytest", "--nbval", name(path), "-q", "-p", "no:cacheprovider"]
     command += ["-p", "no:xdist", "--nbval-cell-timeout=600", "--nbval-sanitize-with", "tests/nbval.cfg"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "COVERAGE_FILE": str(tmp_path / "coverage")}
+    environment = ENVIRONMENT | {"OMP_NUM_THREADS": "1", "COVERAGE_FILE": str(tmp_path / "coverage")}
     environment |= {"JUPYTER_PATH": str(ROOT / "tests")}  # a kernel of warm.py
     environment = {k: v for k, v in environment.items() if not k.startswith("PYTEST_")}
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=environment, check=False)
