@@ -14,11 +14,13 @@ from golden import course, pictures
 from golden.course import Course
 from golden.nets import ROWS, Weights
 from golden.problems import problem
-from golden.settings import PRESETS, Settings, settings
+from golden.settings import ITEMS, METHODS, NAMES, PLAIN, PRESETS, Settings, beside, settings
 from golden.sight import Place
 from torch import Tensor
 
 from icstn.experiments import (
+    EXPERIMENTS,
+    BaselineSpec,
     DataOptions,
     Execution,
     Record,
@@ -91,6 +93,36 @@ def test_each_preset_says_what_was_typed_here_again(table: str, preset: str) -> 
         stacks = [f"[{row.predictor}]×{row.operations}"] * bool(row.operations) + [row.classifier]
         assert spec.architecture == " → ".join(s for s in stacks if s)
         assert (spec.invert, spec.tested_on, spec.appearance) == (False, "test", 0.0)
+
+
+@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("experiment", ["cascades", "tolerance", "two_images"])
+def test_so_does_each_of_what_stands_beside_the_tables(experiment: str, preset: str) -> None:
+    for spec in cells(experiment, preset, [3]):
+        assert isinstance(spec, Spec)
+        told, trained_at = asdict(spec), PLAIN.get(spec.model, (0, 0, None))[2]
+        wanted = beside(experiment, preset, spec.model)
+        assert Settings(**{name: told[name] for name in Settings._fields}) == wanted, spec.model
+        assert spec.sigma_trained == (-1.0 if trained_at is None else trained_at)
+        assert spec.supervision == ("each" if experiment == "two_images" else "last")
+        assert (spec.seed, spec.invert, spec.tested_on, spec.appearance) == (3, False, "test", 0.0)
+
+
+@pytest.mark.parametrize("preset", NAMES)
+@pytest.mark.parametrize("experiment", list(ITEMS))
+def test_so_does_each_classical_method(experiment: str, preset: str) -> None:
+    for spec in cells(experiment, preset, [3]):
+        assert isinstance(spec, BaselineSpec)
+        steps, *samples = METHODS[spec.model]
+        learned = samples[NAMES.index(preset)]
+        assert (spec.steps, spec.samples, spec.seed) == (steps, learned, 3 if learned else 0), spec.model
+        assert (spec.test_items, spec.test_draws) == (ITEMS[experiment][NAMES.index(preset)], 1)
+        assert spec.warp == ("affine" if experiment == "baselines" else "homography")
+
+
+def test_no_experiment_is_without_its_settings_here() -> None:
+    known = {"cascades", "tolerance", "two_images", *ITEMS, *(table for table, _ in PRESETS)}
+    assert known == set(EXPERIMENTS)
 
 
 @pytest.mark.parametrize("preset", ["full", "paper"])

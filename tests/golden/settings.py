@@ -55,3 +55,45 @@ def settings(table: str, preset: str, model: str) -> Settings:
     if (table, preset) == ("table_2", "full") and "STN" in model and model.endswith("(b)"):
         return found._replace(rate_predictor=1e-4, rate_classifier=5e-3)
     return found
+
+
+#: Pairs of images, whose ``paper`` is their ``full``.
+_PAIR = Settings(*_ADAM, 2500, 2e-3, 2e-3, 0.07, 0.1, 1, 1000, 3, 1.0, 64)
+PAIRS = {
+    "smoke": _PAIR._replace(iterations=20, batch=16, test_items=20, restarts=0),
+    "quick": _PAIR._replace(iterations=500, test_items=200, restarts=0),
+    "full": _PAIR,
+    "paper": _PAIR,
+}
+
+#: Plain networks: the rate and the spread of the weights, and the noise that they are trained under.
+PLAIN = {
+    "CNN-undistorted": (1e-3, 0.1, 0.0),
+    "CNN-unpooled": (1e-3, 0.1, None),
+    "CNN-4x": (1e-3, 0.07, None),
+    "CNN-16x": (1e-3, 0.05, None),
+}
+
+#: Classical methods: their steps, and the samples that they learn from in each preset.
+METHODS = {
+    "LK": (50, 0, 0, 0, 0),
+    "IC-LK": (50, 0, 0, 0, 0),
+    "coarse-to-fine": (15, 0, 0, 0, 0),
+    "SDM": (6, 300, 2000, 20_000, 20_000),
+    "conditional-LK": (6, 300, 2000, 20_000, 20_000),
+    "best linear step": (1, 3000, 20_000, 200_000, 200_000),
+    "ECC": (50, 0, 0, 0, 0),
+    "multi-scale-ECC": (50, 0, 0, 0, 0),
+}
+NAMES = ("smoke", "quick", "full", "paper")
+ITEMS = {"baselines": (100, 2000, 10_000, 10_000), "two_images_classical": (20, 200, 1000, 1000)}
+
+
+def beside(experiment: str, preset: str, model: str) -> Settings:
+    """Of a network that stands beside the tables, trained as the table's rows are."""
+    if experiment == "two_images":
+        return PAIRS[preset]
+    if experiment == "cascades":
+        return PRESETS["table_1", preset]
+    rate, spread, _ = PLAIN[model]
+    return PRESETS["table_2", preset]._replace(rate_classifier=rate, std_classifier=spread)
