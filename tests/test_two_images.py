@@ -135,6 +135,13 @@ def test_a_box_starts_sigma_away_from_where_it_belongs() -> None:
     torch.testing.assert_close(shift, trials.pairs.shift, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("sigma", [2.0, 4.0])
+def test_a_curve_begins_sigma_away(sigma: float) -> None:
+    t = task(test_items=400)
+    first = t.curve(t.model(), t.trials(), sigma, 1)[0].detach()
+    assert first.square().mean().sqrt().item() == pytest.approx(2 * sigma, rel=0.05)
+
+
 def test_training_meets_every_size_of_noise_up_to_the_largest() -> None:
     t = task()
     p = t.draws(0).p.flatten(0, 1)
