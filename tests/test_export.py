@@ -25,8 +25,8 @@ import warnings; warnings.simplefilter("error")
 import onnxruntime, torch
 from compilers import images, make
 from icstn.export import export_onnx
-for kind, name in {pairs!r}:
-    for whole in (True, False):
+for kind, name, places in {pairs!r}:
+    for whole in places:
         net = make(kind, name, whole).train()
         assert export_onnx(net, {path!r}, images(3)) < 1e-5
         assert net.training
@@ -36,29 +36,29 @@ for kind, name in {pairs!r}:
             torch.testing.assert_close(torch.from_numpy(ours), net(images(batch)).detach(), atol=1e-5, rtol=0)
         print(kind, name, whole)
 """
-SOME = [
-    ("STN", "homography"),
-    ("c-STN", "affine"),
-    ("IC-STN inverse", "similarity"),
-    ("IC-STN", "translation"),
+#: Where the transformer looks: at the whole image, or at a crop of it.
+WHOLE, CROP = True, False
+COLD = [("STN", "homography", (WHOLE, CROP))]
+WARM = [
+    ("c-STN", "affine", (CROP,)),
+    ("IC-STN inverse", "similarity", (WHOLE,)),
+    ("IC-STN", "translation", (CROP,)),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pair", SOME, ids=str)
-def test_every_transformer_and_family_in_a_fresh_process(
-    pair: tuple[str, str], root: Path, tmp_path: Path, fresh_python, forked_python
-) -> None:
+@pytest.mark.parametrize("some", [COLD, WARM], ids=["cold", "warm"])
+def test_every_transformer_and_family(some: list, tmp_path: Path, fresh_python, forked_python) -> None:
     """The first of them imports all by itself."""
-    code = SCRIPT.format(tests=str(HERE), pairs=[pair], path=str(tmp_path / "net.onnx"))
-    python = fresh_python if pair == SOME[0] else forked_python
-    assert len(python(code).splitlines()) == 2
+    code = SCRIPT.format(tests=str(HERE), pairs=some, path=str(tmp_path / "net.onnx"))
+    python = fresh_python if some is COLD else forked_python
+    assert len(python(code).splitlines()) == sum(len(places) for *_, places in some)
 
 
 @pytest.mark.long
 def test_all_of_them(tmp_path: Path, fresh_python) -> None:
     pairs = [
-        (kind, name)
+        (kind, name, (WHOLE, CROP))
         for kind in ("STN", "c-STN", "IC-STN", "IC-STN inverse")
         for name in ("translation", "similarity", "affine", "homography")
     ]

@@ -103,4 +103,4 @@ class TestPages:
             cwd=ROOT, text=True, capture_output=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{done.stdout}{done.stderr}\npython -m tools.ledgers mends that"
-        assert done.stdout.count(": unchanged") == 6
+        assert done.stdout.count(": unchanged") == len(done.stdout.splitlines()) >= 6

@@ -108,14 +108,16 @@ class TestPlan:
     def test_every_path_is_absolute_before_anything_starts(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        fetched: list[tuple] = []
+        monkeypatch.setattr("icstn.datasets.fetch", lambda *given, **_: fetched.append(given))
         monkeypatch.chdir(tmp_path)
-        (tmp_path / "data").mkdir()
         request = Request(("table_2",), records=Path("records"), output=Path("out"))
         [made] = reproduction.plan(request, Execution(device="cpu", data=DataOptions("data")))
         monkeypatch.chdir("/")
         assert made.parameters["output"] == str(tmp_path / "out" / "rendered")
         assert made.parameters["records"] == str(tmp_path / "records") == str(request.store.folder)
         assert made.parameters["data"] == made.data.folder == str(tmp_path / "data")
+        assert fetched == [("mnist", str(tmp_path / "data"))]
         assert made.notebook.is_absolute()
 
     def test_the_users_own_records_are_absolute_too(

@@ -304,9 +304,11 @@ class State:
                 self.known |= {(found := json.loads(line))["key"]: found}
 
     def settled(self, mutant: Mutant, choice: Choice) -> bool:
-        """Whether it is known what becomes of it: noticed, or not by the tests as they are."""
+        """Whether it is known what becomes of it: noticed, or not by the tests as they are, all of them."""
         found = self.known.get(mutant.key)
-        return found is not None and (found["noticed"] or found.get("met") == choice.files)
+        if found is None or found["noticed"]:
+            return found is not None
+        return found.get("met") == choice.files and not found.get("unfit")
 
     def add(self, mutant: Mutant, outcome: dict[str, Any]) -> None:
         """Keep an outcome."""
@@ -376,7 +378,8 @@ class Worker:
             self.unfit.add(failed)
             tests.remove(failed)
             outcome = {"noticed": False, "by": ""}
-        return outcome | {"seconds": round(time.monotonic() - began, 1)}
+        unfit = [t for t in choice.tests if t in self.unfit]
+        return outcome | {"seconds": round(time.monotonic() - began, 1), "unfit": unfit}
 
     def _ask(
         self, path: str, old: str, new: str, tests: list[str], choice: Choice, warm: bool = True
@@ -526,6 +529,8 @@ def report(samples: dict[str, list[Mutant]], state: State, why: dict[tuple[str, 
             reason = why.get((m.path, m.before, m.after), "NO REASON GIVEN")
             left_out = state.known[m.key].get("left_out", 0)
             more = f" ({left_out} slower tests were not asked)" if left_out else ""
+            unfit = state.known[m.key].get("unfit", [])
+            more += f" (not asked, as they fail without it, too: {', '.join(unfit)})" if unfit else ""
             print(f"  {m.path}:{m.line}{more}\n    - {m.before}\n    + {m.after}\n    {reason}")
         well &= len(known) == len(mutants) and share >= ENOUGH and len(same) == len(alive)
     return well
