@@ -1,6 +1,6 @@
 """Run by test_compilers.py in a process of its own, where no checker sits between compiler and library.
 
-python tests/compilers.py compile IC-STN homography
+python tests/compilers.py trace IC-STN homography whole+crop
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ def run(what: str, net: nn.Module) -> None:
 
 
 if __name__ == "__main__":
-    what, *pairs = sys.argv[1:]
+    what, *given = sys.argv[1:]
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    for kind, name in zip(pairs[::2], pairs[1::2], strict=True):
-        for whole in (True, False):  # cold first, then warm
-            run(what, make(kind, name, whole))
-            print(what, kind, name, "whole image" if whole else "crop", flush=True)
+    for kind, name, places in zip(given[::3], given[1::3], given[2::3], strict=True):
+        for place in places.split("+"):
+            run(what, make(kind, name, whole=place == "whole"))
+            print(what, kind, name, place, flush=True)

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import warm
 from test_experiments_running import HERE, planar, state_of
 
 from icstn.experiments import Records, StorageError, clusters, ensure, training
@@ -34,7 +34,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "120s"}
 
     def begin(kind: str, *arguments: str, **variables: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "dask", kind, "--no-dashboard", *arguments]
+        command = [*warm.PYTHON, "-m", "dask", kind, "--no-dashboard", *arguments]
         with (folder / f"{kind}-{len(processes)}.log").open("w") as log:
             process = subprocess.Popen(
                 command, cwd=folder, stdout=log, stderr=log, env=environment | variables, text=True
@@ -68,7 +68,7 @@ def address(start: Start, tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_runs_come_back_and_a_killed_worker_loses_nothing(address: str, start: Start, tmp_path: Path) -> None:
     """One of two workers is killed in the middle of a run; the other takes it up, to the same bits."""
     records = Records(tmp_path / "shared")
-    long, short = planar(iterations=1200), planar(seed=1)
+    long, short = planar(iterations=700), planar(seed=1)
     killed: list[int] = []
 
     def kill() -> None:
