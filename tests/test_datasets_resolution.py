@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from golden import pictures
 
 from icstn.datasets import Dataset, fingerprint, gtsrb_stand_in, reduced
 from icstn.experiments import DataOptions, cells, make_task
@@ -52,8 +53,9 @@ def test_two_pixels_at_least() -> None:
         reduced(stripes(16), 1)
 
 
-def test_a_run_may_be_on_such_images_both_in_training_and_test() -> None:
-    data = DataOptions(stand_in=True)
+def test_a_run_may_be_on_such_images_both_in_training_and_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures.hand_out(monkeypatch)
+    data = DataOptions("a folder")
     spec = cells("table_3", "smoke", models=["CNN"])[0]
     whole, coarse = (
         make_task(s, data, "cpu") for s in (spec, cells("table_3", "smoke", models=["CNN"], resolution=8)[0])

@@ -59,6 +59,7 @@ SEED = 13
 COUNT, ENOUGH = 100, 0.95
 
 #: A mutant whose tests take this many times as long as without it, and so many seconds, hangs: it is noticed.
+#: On a machine that does other work the seconds are longer.
 SLOWER, GRACE = 4.0, 90.0
 
 #: Test files that are imported before the others, where the library has to be imported anew.
@@ -385,7 +386,7 @@ class Worker:
         self, path: str, old: str, new: str, tests: list[str], choice: Choice, warm: bool = True
     ) -> tuple[dict[str, Any], bool]:
         """The answer, and whether the process that has the tests collected could give it."""
-        request: dict[str, Any] = {"tests": tests, "limit": GRACE + SLOWER * choice.seconds}
+        request: dict[str, Any] = {"tests": tests, "limit": (GRACE + SLOWER * choice.seconds) * crowd()}
         if warm and not choice.imported:
             self.warm = self.warm or Server(self.copy.folder, self.files)
             answer = self.warm.ask(path=path, old=old, new=new, **request)
@@ -416,6 +417,11 @@ class Worker:
         for server in filter(None, (self.cold, self.warm)):
             server.end()
         self.copy.remove()
+
+
+def crowd() -> float:
+    """How many times longer than alone a process takes here, about."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 class Trial:
