@@ -155,7 +155,7 @@ class TestRecurrentNetwork:
         assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
 
     def test_learns(self, tmp_path: Path) -> None:
-        spec = self.spec(iterations=300, rate_predictor=3e-4)
+        spec = self.spec(iterations=300, batch=25, rate_predictor=3e-4)
         (record,) = ensure([spec], Records(tmp_path), HERE)
         errors = [step["corner_px"] for step in record.metrics["by_operations"]]
         assert len(errors) == 13

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import runs
+import torch
 
 from icstn.datasets import DataError
 from icstn.experiments import Execution, Records, Spec, StorageError, cells, ensure, local, training
@@ -216,6 +217,25 @@ class TestStatus:
 
     def test_prints_an_unknown_error_as_nothing(self) -> None:
         assert "nan" not in str(RunStatus(planar(), "diverged"))
+
+
+@pytest.mark.parametrize(("cores", "asked", "threads"), [(8, 1, 1), (8, 3, 3), (2, 3, 2)])
+def test_a_worker_has_no_more_threads_than_cores_or_than_pytorch_would_take(
+    cores: int, asked: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OMP_NUM_THREADS holds for workers, too: threads without a core of their own keep each other waiting."""
+    given: list[int] = []
+
+    def submit(pool: object, spec: Spec, folder: Path, n: int, execution: Execution) -> Future[str]:
+        given.append(n)
+        (job := Future[str]()).set_result(spec.key)
+        return job
+
+    monkeypatch.setattr(local, "cores", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: asked)
+    monkeypatch.setattr(local, "_submit", submit)
+    local.run([planar()], Records(tmp_path), lambda: None, replace(HERE, workers=1))
+    assert set(given) == {threads}
 
 
 def test_two_threads_on_one_spec_train_it_once(tmp_path: Path) -> None:

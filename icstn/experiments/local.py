@@ -67,7 +67,7 @@ def _run_pool(
     for k in range(workers):
         devices.put(execution.devices()[k % len(execution.devices())])
     others = set(multiprocessing.active_children())
-    threads = max(1, cores() // workers)
+    threads = max(1, min(cores() // workers, torch.get_num_threads()))
     with ProcessPoolExecutor(workers, context, _begin_worker, (devices, dict(os.environ))) as pool:
         try:
             jobs = {_submit(pool, spec, folder, threads, execution): spec for spec in specs}
