@@ -161,6 +161,7 @@ class TestEstimate:
 
     def test_shows_its_remark(self) -> None:
         assert Estimate(1.0, 0.5, remark="unpaired").show() == "1.00 [0.02, 1.98] (unpaired)"
+        assert Estimate(-0.0004, 0.0007).show(3, "px") == "−0.0004 [−0.0018, 0.0010] px"
 
 
 @pytest.mark.parametrize(

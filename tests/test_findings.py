@@ -141,6 +141,7 @@ def test_rerun_names_command_runs_and_time() -> None:
     runs = [judged.made("table_2", "STN(b)", 7.0, seed=k, preset="full") for k in (0, 2)]
     for run in runs:
         run.provenance.update(training_seconds=3600.0, test_seconds=1800.0)
+    runs[0].provenance.update(training_seconds=9e5, training_cpu_seconds=3600.0)
     text = rerun("table_2", runs)
     assert "`icstn reproduce table_2 --preset full --seeds 0,2`: 2 runs, 3.0 hours" in text
     assert "needs no training" in rerun("figure_1")

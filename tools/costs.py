@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from icstn.experiments import EXPERIMENTS, Record, Spec, cells
+from icstn.reproduction.rerunning import hours_of
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = ROOT / "tests" / "benchmarks" / "speed.json"
@@ -75,13 +76,13 @@ def summary(report: dict[str, Any], records: Iterable[Record]) -> str:
     for preset in PRESETS:
         specs = [s for table in TABLES for s in cells(table, preset)]
         times = [clock(makespan([hours(s, report) for s in specs], n)) for n in (1, 2, 8)]
-        facts = [r.provenance for r in records if r.spec in specs]
-        took = sum(f["training_seconds"] + f.get("test_seconds", 0) for f in facts) / 3600
-        own = f"{len(facts)} runs, {clock(took)} in all" if facts else "none"
+        runs = [r for r in records if r.spec in specs]
+        own = f"{len(runs)} runs, {clock(sum(map(hours_of, runs)))} in all" if runs else "none"
         lines.append(f"| `{preset}` | {len(specs)} | {' | '.join(times)} | not measured | {own} |")
     where = f"steps measured on one idle core ({report['processor']}) with PyTorch {report['torch']}"
     note = f"Training of Tables 1 to 3 with one seed, from {where}, the longest runs first. "
-    note += "Our own runs: training and test by the wall's clock, on cores that had other work to do."
+    note += "Our own runs: training by processor time where it was counted, else, like tests, by the wall's "
+    note += "clock, on cores that had other work to do."
     return "\n".join(lines) + f"\n\n{note}\n"
 
 

@@ -78,7 +78,9 @@ def pages(records: Sequence[Record], measurements: dict, root: Path = ROOT) -> d
 
 
 def _measure(folder: str | None) -> None:
-    known = read_measurements(MEASUREMENTS)
+    keys = {record.spec.key for record in published()}
+    known = {key: found for key, found in read_measurements(MEASUREMENTS).items() if key in keys}
+    write_measurements(MEASUREMENTS, known)
     for record in to_measure(published(), known):
         print(f"measuring {record.spec.key}", flush=True)
         known[record.spec.key] = measure(record, DataOptions(folder))

@@ -90,9 +90,11 @@ class Estimate:
         return replace(self, value=-self.value)
 
     def show(self, digits: int = 2, unit: str = "") -> str:
-        """``1.23 [1.10, 1.36] px``, and the remark; more decimals where the interval is narrower."""
+        """``1.23 [1.10, 1.36] px``, and the remark; more decimals where interval or value is small."""
         if self.half:
             digits = max(digits, -math.floor(math.log10(self.half)))
+        if 0 < abs(self.value) < 0.5 * 10**-digits:
+            digits += 1
         interval = f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
         remark = f"({self.remark})" if self.remark else ""
         return " ".join(filter(None, (minus(interval), unit, remark)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("table_1", "smoke"): _ADAM | {"iterations": 100, "test_items": 100, "rate_predictor": 3e-5},
     ("table_1", "quick"): _ADAM | {"iterations": 1000, "test_items": 2000, "rate_predictor": 3e-5},
     ("table_1", "full"): _ADAM
-    | {"iterations": 10_000, "test_items": 10_000, "rate_predictor": 3e-5, "restarts": 3},
+    | {"iterations": 10_000, "test_items": 10_000, "rate_predictor": 3e-5, "clip": 1.0, "restarts": 3},
     ("table_1", "paper"): _SGD | {"iterations": 200_000, "test_items": 10_000, "rate_predictor": 1e-4},
     ("table_2", "smoke"): _ADAM | {"iterations": 20, "test_items": 500},
     ("table_2", "quick"): _ADAM | {"iterations": 3000},
@@ -60,11 +60,11 @@ _TOLERANT: dict[str, dict[str, Any]] = {
     "CNN-16x": {"rate_classifier": 1e-3, "std_classifier": 0.05},
 }
 
-#: Rows that want other steps than their table's recipe: linear predictors smaller ones (through six warp
-#: operations also bounded ones: at the recipe's rate a long run diverges), and the CNN of block (a) such
-#: that it leaves the plateau that its initial weights lie on, whatever the rounding.
-_EXCEPTIONS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
-    ("table_1", "full"): {"IC-STN-6": {"rate_predictor": 1e-5, "clip": 1.0}},
+#: Rows, or rows at one σ, that want other steps than their table's recipe: the search found such for one
+#: cell of Table 1, and the CNN of block (a) needs them to leave the plateau that its initial weights lie on,
+#: whatever the rounding.
+_EXCEPTIONS: dict[tuple[str, str], Mapping[Any, dict[str, Any]]] = {
+    ("table_1", "full"): {("c-STN-1", 2.5): {"rate_predictor": 1e-4}},
     ("table_2", "quick"): {"CNN(a)": {"rate_classifier": 1e-3}},
     ("table_2", "full"): {"CNN(a)": {"rate_classifier": 1e-3}}
     | {
@@ -72,7 +72,8 @@ _EXCEPTIONS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
         for m in EXPERIMENTS["table_2"].rows
         if "STN" in m and "(b)" in m
     },
-} | {("tolerance", preset): _TOLERANT for preset in PRESETS}
+    **{("tolerance", preset): _TOLERANT for preset in PRESETS},
+}
 
 #: Steps or stages of each classical method, and what a method that does not learn draws: nothing.
 _METHODS: dict[str, dict[str, int]] = {
@@ -205,7 +206,8 @@ def cost(spec: RunSpec) -> float:
 
 def _cell(about: Experiment, model: str, preset: str, seed: int, sigma: float) -> RunSpec:
     recipe = {**about.fields, **RECIPES[about.name, preset]}
-    recipe |= _EXCEPTIONS.get((about.name, preset), {}).get(model, {})
+    exceptions = _EXCEPTIONS.get((about.name, preset), {})
+    recipe |= exceptions.get(model, {}) | exceptions.get((model, sigma), {})
     recipe |= {"experiment": about.name, "model": model, "preset": preset, "sigma": sigma}
     if about.classical:
         recipe |= {"samples": recipe.get("samples", 0) * _SAMPLES.get(model, 1)} | _METHODS[model]

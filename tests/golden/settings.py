@@ -32,7 +32,7 @@ _ROUND = (2e-4, 2e-3)
 PRESETS = {
     ("table_1", "smoke"): Settings(*_ADAM, 100, 3e-5, 2e-3, 0.0, 0.1, 1, 100),
     ("table_1", "quick"): Settings(*_ADAM, 1000, 3e-5, 2e-3, 0.0, 0.1, 1, 2000),
-    ("table_1", "full"): Settings(*_ADAM, 10000, 3e-5, 2e-3, 0.0, 0.1, 1, 10000, 3),
+    ("table_1", "full"): Settings(*_ADAM, 10000, 3e-5, 2e-3, 0.0, 0.1, 1, 10000, 3, 1.0),
     ("table_1", "paper"): Settings(*_SGD, 200000, 1e-4, 2e-3, 0.0, 0.1, 1, 10000),
     ("table_2", "smoke"): Settings(*_ADAM, 20, *_ROUND, 0.1, 0.1, 1, 500),
     ("table_2", "quick"): Settings(*_ADAM, 3000, *_ROUND, 0.1, 0.1, 1, 0),
@@ -45,11 +45,11 @@ PRESETS = {
 }
 
 
-def settings(table: str, preset: str, model: str) -> Settings:
-    """Of a row, whose rates may be its own."""
+def settings(table: str, preset: str, model: str, sigma: float | None = None) -> Settings:
+    """Of a row, or of a row at one σ, whose rates may be its own."""
     found = PRESETS[table, preset]
-    if (table, preset, model) == ("table_1", "full", "IC-STN-6"):
-        return found._replace(rate_predictor=1e-5, clip=1.0)
+    if (table, preset, model, sigma) == ("table_1", "full", "c-STN-1", 2.5):
+        return found._replace(rate_predictor=1e-4)
     if table == "table_2" and preset in ("quick", "full") and model == "CNN(a)":
         return found._replace(rate_classifier=1e-3)
     if (table, preset) == ("table_2", "full") and "STN" in model and model.endswith("(b)"):
