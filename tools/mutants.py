@@ -94,7 +94,8 @@ PARTS = {
         ("icstn/evidence/**/*.py",),
         _names(
             "golden_verdicts golden_evidence estimates alignment comparison claims trace published_measures"
-            " exhibits_tables findings computations measurements two_images fitting"
+            " exhibits_tables findings computations measurements elsewhere ablations learning"
+            " two_images fitting"
         ),
     ),
     "transformers": Part(
