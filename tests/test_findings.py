@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import judged
@@ -60,6 +61,12 @@ def test_table_3_counts_the_rows_that_reach_the_paper() -> None:
 
 def test_says_which_runs_are_missing() -> None:
     assert findings.table_2([]) == "Nothing can be said yet: there is no finished run of c-STN-1(a)."
+
+
+def test_the_committed_pages_have_their_runs() -> None:
+    root = Path(__file__).resolve().parent.parent
+    pages = [*(root / "book").glob("*.ipynb"), *(root / "figures").glob("*.ipynb")]
+    assert [p.stem for p in pages if "Nothing can be said yet" in p.read_text(encoding="utf-8")] == []
 
 
 @pytest.mark.parametrize(
