@@ -34,12 +34,13 @@ class Part(NamedTuple):
 def ablations_page(evidence: Evidence) -> str:
     """book/ablations.md."""
     out = [NOTE, "# What each part is worth\n", wrap(_INTRODUCTION), ""]
-    for part in PARTS:
-        out += [f"(ablation-{part.study})=", f"## {part.title}\n", wrap(part.words), ""]
-        out += _part(part, part.contrasts(evidence))
+    found = [(part, part.contrasts(evidence)) for part in PARTS]
+    for part, contrasts in found:
+        out += _part(part, contrasts) if contrasts else []
     out += ["(ablation-operations)=", "## More operations than in training\n", wrap(_OPERATIONS), ""]
     out += _operations(evidence)
     out += ["(ablation-noise)=", "## Other noise than in training\n", wrap(_NOISE), "", *_noise(evidence)]
+    out += _left([part for part, contrasts in found if not contrasts])
     return "\n".join(out).rstrip() + "\n"
 
 
@@ -47,9 +48,8 @@ _INTRODUCTION = """
 A table of the paper changes several things from row to row. Here one thing is changed at a time, and all else
 is as in the row of the preset `full`: the same architecture, recipe, seeds, test items and perturbations. The
 differences are taken item by item, with seeds as a second level where there are several, and an interval that
-lies on one side of zero is a difference beyond doubt. What has not been run says so; {doc}`studies` has the
-cost of it. The last two sections train nothing: they apply the networks of the tables where they were not
-trained.
+lies on one side of zero is a difference beyond doubt. Two sections train nothing: they apply the networks of
+the tables where they were not trained. What has not been run stands at the end.
 """
 
 PARTS = (
@@ -129,10 +129,17 @@ once for each σ that it was trained at.
 """
 
 
+def _left(parts: Sequence[Part]) -> list[str]:
+    """What was not run, and how to: {doc}`studies` has the cost."""
+    if not parts:
+        return []
+    out = ["(ablation-left)=", "## Not run yet\n", "What it costs is on the page {doc}`studies`.\n"]
+    return out + [wrap(f"**{p.title}** (`icstn study {p.study}`). {p.words}") + "\n" for p in parts]
+
+
 def _part(part: Part, found: Sequence[Contrast]) -> list[str]:
-    if not found:
-        return [f"Not run yet: `icstn study {part.study}`.\n"]
-    lines = [wrap(_summary(found)), ""]
+    lines = [f"(ablation-{part.study})=", f"## {part.title}\n", wrap(part.words), ""]
+    lines += [wrap(_summary(found)), ""]
     lines += ["| row | change | as it is | changed | difference | seeds |", "|:--|:--|--:|--:|:--|--:|"]
     return [*lines, *map(_line, found), ""]
 
