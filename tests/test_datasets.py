@@ -6,6 +6,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import FrozenInstanceError
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,7 +19,17 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from icstn import datasets
-from icstn.datasets import DataError, Dataset, UnavailableError, archives, cache, images, signs, standin
+from icstn.datasets import (
+    DataError,
+    Dataset,
+    UnavailableError,
+    archives,
+    cache,
+    catalog,
+    images,
+    signs,
+    standin,
+)
 from icstn.perturb import perturbations
 from icstn.sampling import sample
 from icstn.warps import affine, corners
@@ -424,6 +435,21 @@ PLATES = np.fromstring(
 )
 
 
+@pytest.mark.parametrize(
+    ("whole", "name"),
+    [
+        (signs.Sign("stop", "octagon"), "shape"),
+        (signs.Mark("line", ((0.0, 0.0),)), "kind"),
+        (catalog.CREDITS["mnist"], "license"),
+        (catalog.DataStatus("mnist", None, "–", 0, catalog.CREDITS["mnist"]), "size"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_all_share_can_not_be_changed(whole: object, name: str) -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(whole, name, None)
+
+
 class TestStandIn:
     def test_it_says_what_it_is(self) -> None:
         data = datasets.gtsrb_stand_in("train", count=43, size=20)
@@ -451,6 +477,16 @@ class TestStandIn:
         assert (boxes < 56).all()
         assert 37 < sides.mean() < 44
         assert (boxes[:, 2:] + boxes[:, :2]).mean(0) / 2 == pytest.approx([25, 25], abs=0.5)
+
+    def test_an_arc_ends_where_it_says(self) -> None:
+        """The roundabout has three of 75 degrees, each 45 degrees from the next."""
+        arcs = [mark.points for mark in signs.SIGNS[40].marks if mark.kind == "line"]
+        for around in arcs:
+            x, y = np.array(around).T
+            turned = np.diff(np.degrees(np.unwrap(np.arctan2(y, x))))
+            assert turned == pytest.approx([7.5] * 10)
+            assert np.hypot(x, y) == pytest.approx([0.55] * 11)
+        assert len(arcs) == 3
 
     def test_the_version_in_its_name_is_of_these_images(self) -> None:
         """Quarters of the first images; who draws others counts the version up, so that no cache is stale."""
