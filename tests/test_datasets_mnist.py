@@ -20,6 +20,12 @@ from icstn.datasets import DataError, UnavailableError, _mnist, mnist_wheel
 Files = dict[str, bytes]
 
 
+@pytest.mark.parametrize(("split", "count"), [("train", 60_000), ("test", 10_000)])
+def test_files_are_as_long_as_their_format_says(split: str, count: int) -> None:
+    """A magic number and a length for each dimension, four bytes each, then a byte a pixel or a label."""
+    assert [file.size for file in _mnist.FILES[split]] == [16 + 28 * 28 * count, 8 + count]
+
+
 @pytest.fixture
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ICSTN_CACHE", str(tmp_path / "cache"))
