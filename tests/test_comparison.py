@@ -38,6 +38,17 @@ class TestCells:
         assert not row.alike(0.3)
         assert row.alike(0.5)
 
+    @pytest.mark.parametrize(
+        ("ours", "alike"), [(4.944 * 1.09, True), (4.944 * 1.11, False), (4.944 * 0.89, False)]
+    )
+    def test_alike_is_within_a_tenth(self, ours: float, alike: bool) -> None:
+        """Where the paper's number, 4.944, lies outside our interval."""
+        rows = against_paper(Evidence(table("table_2", {"STN(a)": ours})))
+        [row] = [row for row in rows if (row.experiment, row.cell) == ("table_2", "STN(a)")]
+        assert row.ours is not None
+        assert not row.ours.low <= row.printed <= row.ours.high
+        assert row.alike() == alike
+
     def test_a_cell_without_a_run_is_neither(self) -> None:
         row = self.rows()["table_3", "STN"]
         assert (row.reached, row.alike(), row.ours) == ("not run", False, None)
