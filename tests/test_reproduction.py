@@ -17,7 +17,7 @@ import torch
 
 from icstn import reproduction
 from icstn.experiments import DataOptions, Execution, Record, Records, cells
-from icstn.reproduction import Job, ReproductionError, Request, side_by_side
+from icstn.reproduction import Job, ReproductionError, Request, obtaining, side_by_side
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 WRITES = "from pathlib import Path\nPath(output).mkdir(parents=True, exist_ok=True)\n"
@@ -69,6 +69,28 @@ class TestChoosing:
         specs = reproduction.EXHIBITS["table_1"].specs("smoke", [2, 5])
         assert {s.seed for s in specs if s.experiment == "table_1"} == {2, 5}
         assert {s.seed for s in specs if s.experiment == "baselines" and s.samples} == {2}  # type: ignore[union-attr]
+
+    def test_runs_of_any_preset_are_the_published_ones_or_the_folders(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not those that happen to lie in the user's own folder."""
+        made = {
+            name: Record(cells("table_2", preset, [0], [model])[0], "finished", {"test_error": 1.0}, {}, {})
+            for name, preset, model in (
+                ("published", "quick", "CNN(b)"),
+                ("folder", "full", "CNN(b)"),
+                ("folder", "full", "CNN(a)"),
+            )
+            for name in [f"{name}/{model}"]
+        }
+        for name, record in made.items():
+            Records(tmp_path / name.split("/")[0]).save(record)
+        monkeypatch.setattr(obtaining, "published_folder", lambda: tmp_path / "published")
+        for records, wanted in (("published", "published"), (str(tmp_path / "folder"), "folder")):
+            found = reproduction.of_any_preset("table_2", ["CNN(b)"], records)
+            assert [r.spec for r in found] == [made[f"{wanted}/CNN(b)"].spec]
+        monkeypatch.setattr(obtaining, "published_folder", lambda: None)
+        assert reproduction.of_any_preset("table_2", ["CNN(b)"], "published") == []
 
     def test_an_unknown_name_lists_the_known(self) -> None:
         with pytest.raises(ReproductionError, match="unknown exhibit 'figure_12': choose from table_1"):

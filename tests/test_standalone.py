@@ -59,6 +59,13 @@ def test_a_classical_method_left_no_network(records: Records) -> None:
         self_contained(find_one("baselines-sdm-sigma5-full", records))
 
 
+def test_of_several_seeds_the_median_one_is_taken(records: Records) -> None:
+    runs = [r for r in records if r.spec.key.startswith("table_1-ic-stn-4-sigma5-full")]
+    assert len(runs) == 3
+    chosen = find_one("table_1-ic-stn-4-sigma5-full", records)
+    assert chosen.test_error == sorted(r.test_error for r in runs)[1]
+
+
 def test_several_runs_are_listed(records: Records) -> None:
     with pytest.raises(LookupError, match=r"runs fit 'CNN\(a\)': name one of\n  table_2-cnn-a-full"):
         find_one("CNN(a)", records)

@@ -3,7 +3,7 @@
 from icstn.reproduction.catalogue import EXHIBITS, Exhibit, ReproductionError, choose, tables
 from icstn.reproduction.comparison import side_by_side
 from icstn.reproduction.notebooks import execute
-from icstn.reproduction.obtaining import obtain, seed_list
+from icstn.reproduction.obtaining import obtain, of_any_preset, seed_list
 from icstn.reproduction.plans import Job, Request, plan, train
 from icstn.reproduction.rerunning import rerun
 
@@ -16,6 +16,7 @@ __all__ = [
     "choose",
     "execute",
     "obtain",
+    "of_any_preset",
     "plan",
     "rerun",
     "seed_list",

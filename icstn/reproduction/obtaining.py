@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from icstn.experiments.execution import DataOptions, Execution
-from icstn.experiments.recipes import cells
-from icstn.experiments.records import Record, open_records
+from icstn.experiments.recipes import cells, is_own
+from icstn.experiments.records import Record, Records, open_records, published_folder
 from icstn.experiments.running import ensure
 from icstn.reproduction.catalogue import ReproductionError
 
@@ -38,6 +38,20 @@ def obtain(
     specs = cells(experiment, preset, seed_list(seeds), models)
     execution = Execution(device=device, data=DataOptions.parse(data))
     return ensure(specs, open_records(records), execution)
+
+
+def of_any_preset(experiment: str, models: Sequence[str], records: str | None = None) -> list[Record]:
+    """Runs of a table's rows at any preset, to be shown beside those of one; nothing is trained.
+
+    Args:
+        experiment, models: rows of a table.
+        records: the notebook's parameter: ``"published"`` is the published Records alone.
+    """
+    folder = published_folder() if records == "published" else records
+    if folder is None and records == "published":
+        return []
+    own = (r for r in Records(folder) if r.spec.experiment == experiment and r.spec.model in models)
+    return [r for r in own if is_own(r.spec)]
 
 
 def seed_list(seeds: int | str | Sequence[int]) -> list[int]:
