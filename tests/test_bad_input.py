@@ -52,9 +52,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _records(folder: Path) -> None:
-    """Runs: a finished one twice (two seeds), a diverged one, a classical one."""
+    """Runs: a finished one three times (two seeds, another preset), a diverged one, a classical one."""
     facts = {"data": {"name": "mnist"}}
-    for spec in cells("table_2", "smoke", [0, 1], ["CNN(a)"]):
+    for spec in cells("table_2", "smoke", [0, 1], ["CNN(a)"]) + cells("table_2", "quick", [0], ["CNN(a)"]):
         Records(folder).save(Record(spec, "finished", {"test_error": 6.0, "unit": "%"}, {}, facts))
     for spec in [*cells("table_2", "smoke", [0], ["CNN(b)"]), *cells("baselines", "smoke", [0], ["LK"])]:
         status = "diverged" if spec.model == "CNN(b)" else "finished"
@@ -267,7 +267,7 @@ COMMANDS: list[tuple[str, int, str]] = [
     ("trace 'CNN(a)' --records junk.png", 2, "the folder of Records junk.png is a file"),
     ("trace 'CNN(a)' --records nothing", 2, "no Record has 'CNN(a)'"),
     ("export nothing x.onnx --records runs", 2, "no Record has 'nothing'"),
-    ("export 'CNN(a)' x.onnx --records runs", 2, "2 runs fit 'CNN(a)': name one of"),
+    ("export 'CNN(a)' x.onnx --records runs", 2, "3 runs fit 'CNN(a)': name one of"),
     ("export 'CNN(b)' x.onnx --records runs", 2, "diverged, so it left no network"),
     (
         "export 'baselines LK sigma=5' x.onnx --records runs",

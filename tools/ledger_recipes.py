@@ -22,15 +22,6 @@ WORDS = {
 }
 
 
-#: The same at the head of a column.
-SHORT = {
-    "rate_predictor": "predictor",
-    "rate_classifier": "classifier",
-    "clip": "bound",
-    "appearance": "appearance",
-}
-
-
 def recipes_page(outcomes: Mapping[str, SearchOutcome]) -> str:
     """book/recipes.md.
 
@@ -100,15 +91,21 @@ def _of_table(found: SearchOutcome) -> list[str]:
 def _round(found: SearchOutcome, round_: int) -> list[str]:
     scores = found.scores(round_)
     order = sorted(scores, key=lambda c: scores[c])
+    first = found.scores(1)
+    letters = {c: chr(ord("A") + i) for i, c in enumerate(sorted(first, key=lambda c: first[c]))}
     tries = [t for t in found.tries if t.round == round_]
-    names = [", ".join(f"{SHORT[name]} {_decimals(value)}" for name, value in c) for c in order]
-    rows = [f"| score | {' | '.join(f'{scores[c]:.3f}' for c in order)} |"]
+    rows = [
+        [WORDS[name], *(_decimals(dict(c)[name]) for c in order)]
+        for name in dict.fromkeys(n for n, _ in order[0])
+    ]
+    rows.append(["score", *(f"{scores[c]:.3f}" for c in order)])
+    unit = EXPERIMENTS[found.space.experiment].unit
     for cell in dict.fromkeys((t.model, t.sigma) for t in tries):
         own = {t.candidate: t for t in tries if (t.model, t.sigma) == cell}
-        rows.append(f"| {_cell(found, *cell)} | {' | '.join(_error(own[c]) for c in order)} |")
-    unit = EXPERIMENTS[found.space.experiment].unit
-    head = f"| validation error, {unit} | {' | '.join(names)} |"
-    return [head, "|---" + "|--:" * len(order) + "|", *rows, ""]
+        rows.append([f"{_cell(found, *cell)}, {unit}", *(_error(own[c]) for c in order)])
+    head = ["candidate", *(letters[c] for c in order)]
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return [lines[0], "|---" + "|--:" * len(order) + "|", *lines[1:], ""]
 
 
 def _error(t: Try) -> str:
