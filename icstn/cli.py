@@ -236,9 +236,7 @@ def fit(
         str, typer.Option(help="small, medium, or the paper's notation: '[FC(8)]x4 -> conv(9x9,3)-FC(10)'.")
     ] = "small",
     size: Annotated[int, typer.Option(help="Side in pixels that images are brought to.")] = 36,
-    gray: Annotated[
-        bool | None, typer.Option("--gray/--colour", help="By default as the images are.")
-    ] = None,
+    gray: Annotated[bool | None, typer.Option("--gray/--color", help="By default as the images are.")] = None,
     sigma: Annotated[
         float | None,
         typer.Option(help="Displacement of the images in pixels; 0.125 of the width by default, 0 for none."),
@@ -313,7 +311,7 @@ def data(
     for row in rows:
         print(f"{row.dataset}\n  found     {row.found or 'no'}\n  verified  {row.verified}")
         print(f"  size      {row.size / 1e6:.1f} MB")
-        print(f"  from      {row.credit.attribution}\n  licence   {row.credit.license}")
+        print(f"  from      {row.credit.attribution}\n  license   {row.credit.license}")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The paper's architecture notation, its modules, their capacity and initialisation.
+"""The paper's architecture notation, its modules, their capacity and initialization.
 
 ::
 
@@ -167,7 +167,7 @@ def initialize(
     """Normal weights *and* biases of that standard deviation, in place.
 
     Args:
-        module: its ``Linear`` and ``Conv2d`` layers are initialised, in order.
+        module: its ``Linear`` and ``Conv2d`` layers are initialized, in order.
         std: 0.1 on MNIST; 0.01 (classifier) and 0.001 (predictor) on GTSRB.
         generator: source of randomness.
         zero_last: set the last such layer to zero, so that a geometric predictor starts at the identity.

@@ -22,13 +22,13 @@ PADDINGS: tuple[str, ...] = get_args(Padding)
 class Frame:
     """Where the template's square [-1, 1]² lies in an image, and how many samples it has.
 
-    The normalised coordinates -1 and 1 are the *centres* of the first and the last sample
-    (``align_corners=True``). The pixel centre of the image's first pixel is (0, 0).
+    The normalized coordinates -1 and 1 are the *centers* of the first and the last sample
+    (``align_corners=True``). The pixel center of the image's first pixel is (0, 0).
 
     Args:
         height, width: number of samples of the template, at least 2 each.
         center: pixel ``(x, y)`` of the template's origin in the image.
-        half_extent: pixels ``(x, y)`` from the origin to the centre of the last sample.
+        half_extent: pixels ``(x, y)`` from the origin to the center of the last sample.
 
     Example:
         >>> Frame.full(28, 28).to_pixels(torch.tensor([[-1.0, 1.0]]))
@@ -59,7 +59,7 @@ class Frame:
 
     @classmethod
     def box(cls, left: float, top: float, right: float, bottom: float, height: int, width: int) -> Frame:
-        """The template's corner samples lie at the pixel centres (left, top) … (right, bottom)."""
+        """The template's corner samples lie at the pixel centers (left, top) … (right, bottom)."""
         center = ((left + right) / 2, (top + bottom) / 2)
         return cls(height, width, center, ((right - left) / 2, (bottom - top) / 2))
 
@@ -70,7 +70,7 @@ class Frame:
 
     @property
     def pixel(self) -> float:
-        """The unit in which noise and errors are given in pixels: 2 / width in normalised units.
+        """The unit in which noise and errors are given in pixels: 2 / width in normalized units.
 
         That is the paper's: its 3.5 px on a template of 28 px is 0.25 (Sec. 5.2). Neighboring samples lie
         2 / (width − 1) apart, a 27th part farther at that size; to place things, use :meth:`to_pixels`, which
@@ -84,19 +84,19 @@ class Frame:
         return self.pixel, 2 / self.height
 
     def to_pixels(self, x: Float[Tensor, "... 2"]) -> Float[Tensor, "... 2"]:
-        """Normalised coordinates → pixel coordinates of the image."""
+        """Normalized coordinates → pixel coordinates of the image."""
         (cx, cy), (ex, ey) = self.center, self.half_extent
         return torch.stack((x[..., 0] * ex + cx, x[..., 1] * ey + cy), -1)
 
-    def to_normalised(self, x: Float[Tensor, "... 2"]) -> Float[Tensor, "... 2"]:
-        """Pixel coordinates of the image → normalised coordinates."""
+    def to_normalized(self, x: Float[Tensor, "... 2"]) -> Float[Tensor, "... 2"]:
+        """Pixel coordinates of the image → normalized coordinates."""
         (cx, cy), (ex, ey) = self.center, self.half_extent
         return torch.stack(((x[..., 0] - cx) / ex, (x[..., 1] - cy) / ey), -1)
 
     def matrix(self, warp: Warp | str, p: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch 3 3"]:
         """A warp in pixels, float64, with ``[2, 2] = 1``: the template's samples → pixels of the image.
 
-        Sample (0, 0) is the template's first, pixel (0, 0) the centre of the image's first; for an image and
+        Sample (0, 0) is the template's first, pixel (0, 0) the center of the image's first; for an image and
         a template of one resolution at p = 0 it is a translation. OpenCV calls this matrix an inverse map.
         """
         here, image = self._affinities(p.device)
@@ -118,7 +118,7 @@ class Frame:
         return family(warp).fit(square, moved[..., :2] / moved[..., 2:])
 
     def _affinities(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Samples → normalised coordinates, and normalised coordinates → pixels of the image, 3×3."""
+        """Samples → normalized coordinates, and normalized coordinates → pixels of the image, 3×3."""
         (cx, cy), (ex, ey) = self.center, self.half_extent
         sx, sy = 2 / (self.width - 1), 2 / (self.height - 1)
         here = [[sx, 0, -1], [0, sy, -1], [0, 0, 1]]
@@ -126,14 +126,14 @@ class Frame:
         return tuple(torch.tensor(m, dtype=torch.float64, device=device) for m in (here, image))  # type: ignore[return-value]
 
     def axes(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised x of the columns ``(width,)`` and y of the rows ``(height,)``."""
+        """Normalized x of the columns ``(width,)`` and y of the rows ``(height,)``."""
         x, y = (
             torch.linspace(-1, 1, n, dtype=like.dtype, device=like.device) for n in (self.width, self.height)
         )
         return x, y
 
     def grid(self, dtype: torch.dtype = torch.float32) -> Float[Tensor, "n 2"]:
-        """Normalised points of all samples, row by row, ``(height·width, 2)``."""
+        """Normalized points of all samples, row by row, ``(height·width, 2)``."""
         x, y = self.axes(torch.empty(0, dtype=dtype))
         return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).view(-1, 2)
 
@@ -162,7 +162,7 @@ def warp_grid(
 
 
 def _in_image(m: Tensor, frame: Frame, image_size: tuple[int, int]) -> Tensor:
-    """Matrices from normalised coordinates to normalised coordinates, now to the image's own [-1, 1]²."""
+    """Matrices from normalized coordinates to normalized coordinates, now to the image's own [-1, 1]²."""
     if frame.covers(*image_size):
         return m
     if plain(m):
@@ -263,7 +263,7 @@ def sample(
 
     Example:
         >>> image = torch.arange(9.0).view(1, 1, 3, 3)
-        >>> shift = torch.tensor([[1.0, 0.0]])  # one pixel to the right is 1 of 2 normalised units
+        >>> shift = torch.tensor([[1.0, 0.0]])  # one pixel to the right is 1 of 2 normalized units
         >>> sample(image, shift, warp="translation")[0, 0]
         tensor([[1., 2., 0.],
                 [4., 5., 0.],
@@ -307,7 +307,7 @@ def _grid_sample(image: Tensor, grid: Tensor, padding: str) -> Tensor:
 
 
 def _scales(frame: Frame, image_size: tuple[int, int]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Scale and shift from the frame's normalised coordinates to the image's own, for x and for y."""
+    """Scale and shift from the frame's normalized coordinates to the image's own, for x and for y."""
     height, width = image_size
     (cx, cy), (ex, ey) = frame.center, frame.half_extent
     sx, sy = 2 / (width - 1), 2 / (height - 1)

@@ -87,7 +87,7 @@ class Transformer(nn.Module):
 
         Args:
             image: floating-point images, one for each warp or one for all.
-            p: initial warps, in normalised units of the frame; the identity by default.
+            p: initial warps, in normalized units of the frame; the identity by default.
             n: number of warp operations, if not the trained one.
             return_warps: return an :class:`Alignment` with every intermediate warp.
 

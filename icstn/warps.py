@@ -10,7 +10,7 @@ once for all of them.
 
 Convention:
     * points are ``(…, 2)`` as ``(x, y)``, x to the right and y down;
-    * a warp maps normalised template coordinates to normalised image coordinates;
+    * a warp maps normalized template coordinates to normalized image coordinates;
     * ``p = 0`` is the identity, and a homography keeps ``M[2, 2] = 1``;
     * coordinates are float32 or better: half-precision parameters are widened, and autocast has no say.
 """
@@ -315,7 +315,7 @@ def corners(
 def corner_error(
     warp: Warp, p: Float[Tensor, "*batch k"], q: Float[Tensor, "*batch k"] | None = None
 ) -> Float[Tensor, "*batch"]:
-    """RMS distance between the corners of two warps (``q`` defaults to the identity), normalised units.
+    """RMS distance between the corners of two warps (``q`` defaults to the identity), normalized units.
 
     Divide by :attr:`icstn.sampling.Frame.pixel` for pixels. Where the warps agree its gradient is 0.
     """

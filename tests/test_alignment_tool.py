@@ -123,7 +123,7 @@ class TestKinds:
 
     @pytest.fixture
     def color(self) -> tuple[np.ndarray, np.ndarray]:
-        """A template of 120×90 pixels and an image of 200×220, in colour."""
+        """A template of 120×90 pixels and an image of 200×220, in color."""
         x = as_bytes(photograph("astronaut"))[0]
         return x[90:210, 180:270], x[52:252, 118:338]
 
@@ -161,7 +161,7 @@ class TestKinds:
                 assert np.abs(inner(back.T) - inner(t.T)).mean() < 0.01 * scale
 
     def test_pictures_of_every_mode(self, color: tuple[np.ndarray, np.ndarray]) -> None:
-        """Colours of a palette are colours; what is gray has one channel."""
+        """Colors of a palette are colors; what is gray has one channel."""
         picture = Image.fromarray(color[1])
         gray, palette = picture.convert("L"), picture.convert("P", palette=Image.Palette.ADAPTIVE)
         assert as_images("image", gray).shape[1] == 1
@@ -178,11 +178,11 @@ class TestKinds:
         back = align(template, [image, image[:, ::-1].copy()], "affine").aligned([image, image])
         assert [b.shape for b in back] == [template.shape] * 2
 
-    def test_a_gray_template_and_a_colour_image(self, color: tuple[np.ndarray, np.ndarray]) -> None:
+    def test_a_gray_template_and_a_color_image(self, color: tuple[np.ndarray, np.ndarray]) -> None:
         template, image = color
         gray = cv2.cvtColor(template, cv2.COLOR_RGB2GRAY)
         assert np.abs(align(gray, image, "affine").matrix()[0, :2, 2] - [62, 38]).max() < 0.05
-        with pytest.raises(ValueError, match="give both in colour, or the template in gray"):
+        with pytest.raises(ValueError, match="give both in color, or the template in gray"):
             align(template, cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
 
     @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ class TestPlaces:
         without = Aligner(template, "affine", **settings)(t.images)
         assert not without.converged.any()
 
-    def test_a_painted_mask_counts_where_it_has_any_colour(self) -> None:
+    def test_a_painted_mask_counts_where_it_has_any_color(self) -> None:
         """As somebody paints it: red here, blue there."""
         photo = photograph("coffee", gray=True)
         t = make_trials(photo, 1, 3.0, "affine", generator=torch.Generator().manual_seed(3))

@@ -85,7 +85,7 @@ class TestCache:
         assert torch.equal(back.labels, data.labels)
         assert (back.fingerprint, back.notes, back.boxes) == (data.fingerprint, data.notes, None)
 
-    @pytest.mark.parametrize("damage", ["truncated", "garbage", "flipped", "unlabelled"])
+    @pytest.mark.parametrize("damage", ["truncated", "garbage", "flipped", "unlabeled"])
     def test_a_damaged_file_is_built_again(self, tmp_path: Path, damage: str) -> None:
         path = tmp_path / "a.safetensors"
         cache.cached_dataset(path, lambda: tiny(7))
@@ -97,7 +97,7 @@ class TestCache:
         elif damage == "flipped":
             raw[-1] ^= 1
         path.write_bytes(raw)
-        if damage == "unlabelled":
+        if damage == "unlabeled":
             save_file({"images": tiny().images}, path, {"name": "tiny", "notes": json.dumps([])})
         assert cache.cached_dataset(path, lambda: tiny(7)).fingerprint == tiny(7).fingerprint
         assert cache.load_dataset(path) is not None

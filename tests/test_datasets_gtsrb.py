@@ -162,7 +162,7 @@ class TestReading:
         (tree / "GTSRB/Final_Test/Images/GT-final_test.csv").rename(tree / place / "GT-final_test.csv")
         assert len(datasets.gtsrb("test", tree)) == 43
 
-    def test_an_unlabelled_list_beside_the_images_is_no_annotation(self, tree: Path) -> None:
+    def test_an_unlabeled_list_beside_the_images_is_no_annotation(self, tree: Path) -> None:
         path = tree / "GTSRB/Final_Test/Images/GT-final_test.csv"
         path.rename(path.with_name("GT-final_test.test.csv"))
         with pytest.raises(DataError, match="no annotations"):

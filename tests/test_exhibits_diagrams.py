@@ -19,7 +19,7 @@ def test_is_drawn_in_both_modes(n):
 
 @pytest.mark.parametrize("n", DRAWINGS)
 @pytest.mark.parametrize("mode", THEMES)
-def test_arrows_have_the_colour_of_what_they_carry(n, mode):
+def test_arrows_have_the_color_of_what_they_carry(n, mode):
     figure, theme = draw_once(DRAWINGS[n], mode), THEMES[mode]
     from matplotlib.colors import to_rgba
 

@@ -3,6 +3,7 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from icstn.exhibits import theme as T
 
@@ -27,8 +28,8 @@ def test_a_second_drawing_gives_the_same_bytes():
     assert b"<dc:date>" not in first.svg["light"]
 
 
-@pytest.mark.parametrize(("mode", "colour"), [("light", 255), ("dark", 0x12)])
-def test_the_background_is_opaque_and_the_pages(mode, colour):
+@pytest.mark.parametrize(("mode", "color"), [("light", 255), ("dark", 0x12)])
+def test_the_background_is_opaque_and_the_pages(mode, color):
     import io
 
     from PIL import Image
@@ -38,7 +39,7 @@ def test_the_background_is_opaque_and_the_pages(mode, colour):
         .convert("RGBA")
         .getpixel((0, 0))
     )
-    assert pixel == (colour, colour, colour, 255)
+    assert pixel == (color, color, color, 255)
 
 
 def test_html_has_one_image_for_each_mode_with_alt_and_caption():
@@ -72,8 +73,8 @@ def test_files_are_written(tmp_path):
 
 
 def contrast(a: str, b: str) -> float:
-    def luminance(colour):
-        c = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    def luminance(color):
+        c = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
         return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
 
     low, high = sorted((luminance(a), luminance(b)))
@@ -84,3 +85,10 @@ def contrast(a: str, b: str) -> float:
 def test_text_and_curves_stand_out_from_the_page(theme):
     assert min(contrast(c, theme.background) for c in (theme.ink, theme.muted)) >= 4.5
     assert min(contrast(c, theme.background) for c in (theme.appearance, theme.geometry, *theme.cycle)) >= 2.9
+
+
+@pytest.mark.parametrize("theme", T.THEMES.values(), ids=T.THEMES)
+def test_signed_values_stand_out_from_the_background(theme):
+    below, zero, above = (to_rgb(theme.signed(at)) for at in (0.0, 0.5, 1.0))
+    assert (below, above) == (to_rgb(theme.appearance), to_rgb(theme.cycle[1]))
+    assert zero == pytest.approx(to_rgb(theme.background), abs=1 / 200)

@@ -214,7 +214,7 @@ class TestConditionalLK:
         return np.stack(parts, -1).reshape(-1, 6)
 
     def start(self, template: Tensor) -> np.ndarray:
-        """Finite differences of the template, per normalised unit."""
+        """Finite differences of the template, per normalized unit."""
         return np.stack([g[0].numpy() for g in slopes(template, 5.0, 4.0)], -1)
 
     def scaled(self, gradients: np.ndarray, errors: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -332,7 +332,7 @@ def reduced(x: Tensor) -> Tensor:
 
 
 def reduced_place(place: Place, k: int) -> Place:
-    """Where the template lies once both are reduced k times; the centre of the first pixel is 0."""
+    """Where the template lies once both are reduced k times; the center of the first pixel is 0."""
     center, half = ([(v + 0.5) / 2**k - 0.5 for v in pair] for pair in (place.center, place.half))
     return Place(place.height // 2**k, place.width // 2**k, tuple(center), tuple(half))
 
@@ -345,7 +345,7 @@ def standard(x: Tensor) -> np.ndarray:
 
 
 def coarse_to_fine(image: Tensor, template: Tensor, p: Tensor, place: Place, levels: int) -> Tensor:
-    """Gauss-Newton on the standardised difference, its slopes by differences, from the coarsest level on."""
+    """Gauss-Newton on the standardized difference, its slopes by differences, from the coarsest level on."""
     pyramid = [(image, template)]
     for _ in range(levels - 1):
         pyramid.append((reduced(pyramid[-1][0]), reduced(pyramid[-1][1])))

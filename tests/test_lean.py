@@ -265,7 +265,7 @@ def test_samples_beside_masked_ones_have_no_gradient(photo: torch.Tensor) -> Non
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_mask_serves_one_image_as_it_serves_many(photo: torch.Tensor, channels: int) -> None:
-    """Gray and colour, one at a time and together; the edge of the mask counts for no gradient."""
+    """Gray and color, one at a time and together; the edge of the mask counts for no gradient."""
     t = trials(photo, 2.0, "affine", 4)
     colors = torch.linspace(1.0, 0.6, channels).view(1, -1, 1, 1)
     mask = torch.ones(60, 60)
@@ -298,7 +298,7 @@ def test_the_coarsest_level_has_12_to_48_samples_a_side(side: int, levels: int) 
 
 
 @pytest.mark.parametrize("size", [(9, 12), (64, 50)])
-def test_differences_by_a_matrix_are_those_of_neighbours(size: tuple[int, int]) -> None:
+def test_differences_by_a_matrix_are_those_of_neighbors(size: tuple[int, int]) -> None:
     """At the borders, too, where the border value is repeated outwards."""
     values = torch.rand(1, 2, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     samples = Samples(0, size, family("affine"), torch.float64, torch.device("cpu"))

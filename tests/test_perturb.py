@@ -80,7 +80,7 @@ class TestPerturb:
         assert not torch.equal(a, c)
 
     def test_noise_scales_with_the_frame(self) -> None:
-        """σ is in template pixels: on twice the samples the same σ is half the normalised noise."""
+        """σ is in template pixels: on twice the samples the same σ is half the normalized noise."""
         small, large = (
             perturbations(9, 2.0, Frame.full(n, n), "affine", generator=torch.Generator().manual_seed(5))
             for n in (20, 40)

@@ -23,7 +23,7 @@ SHIFTS = [(0, 0), (5, -3), (-6, 4), (8, 6)]
 
 
 def picture(dx: float, dy: float, gain: float = 1.0) -> Image.Image:
-    """A colour photograph, moved; its template's pixel x lies at x + (dx, dy)."""
+    """A color photograph, moved; its template's pixel x lies at x + (dx, dy)."""
     photo = photograph("coffee", scale=0.5)
     frame = Frame.full(*photo.shape[-2:])
     shift = torch.tensor([[[1.0, 0, -dx], [0, 1, -dy], [0, 0, 1]]])

@@ -56,10 +56,10 @@ class TestFrame:
         assert not any(crop.covers(n, n) for n in (36, 50))
 
     @given(sizes, sizes, lengths, lengths)
-    def test_pixels_and_normalised_coordinates_are_inverse(self, h: int, w: int, x: float, y: float) -> None:
+    def test_pixels_and_normalized_coordinates_are_inverse(self, h: int, w: int, x: float, y: float) -> None:
         frame = Frame(h, w, (x, y), (y, x))
         points = torch.tensor([[0.3, -0.7], [1.5, 2.5]], dtype=torch.float64)
-        torch.testing.assert_close(frame.to_normalised(frame.to_pixels(points)), points)
+        torch.testing.assert_close(frame.to_normalized(frame.to_pixels(points)), points)
 
     @pytest.mark.parametrize("warp", [affine, homography], ids=lambda warp: warp.name)
     def test_a_warps_matrix_in_pixels(self, warp) -> None:
@@ -104,7 +104,7 @@ class TestGrid:
         frame, p = Frame.crop(50, 60, 12, 9), some(warp, 3)
         grid = warp_grid(p, frame, warp, (50, 60)).flatten(1, 2)
         pixels = frame.to_pixels(warp.apply(p, frame.grid(torch.float64)))
-        wanted = Frame.full(50, 60).to_normalised(pixels)
+        wanted = Frame.full(50, 60).to_normalized(pixels)
         torch.testing.assert_close(grid, wanted)
 
     @pytest.mark.parametrize("frame", [Frame.full(12, 9), Frame.crop(30, 40, 12, 9)], ids=["full", "crop"])
@@ -278,7 +278,7 @@ class TestAgainstOthers:
         cv2 = pytest.importorskip("cv2", minversion="5")
         frame = Frame.box(120, 60, 300, 240, 91, 91)
         p = some(homography, 1, seed=7)
-        step = np.array([[2 / 90, 0, -1], [0, 2 / 90, -1], [0, 0, 1]])  # sample index → normalised
+        step = np.array([[2 / 90, 0, -1], [0, 2 / 90, -1], [0, 0, 1]])  # sample index → normalized
         (cx, cy), (ex, ey) = frame.center, frame.half_extent
         to_image = np.array([[ex, 0, cx], [0, ey, cy], [0, 0, 1]]) @ homography.matrix(p)[0].numpy() @ step
         theirs = cv2.warpPerspective(

@@ -136,7 +136,7 @@ def test_a_cells_own_best_goes_on_beside_those_of_all(
     monkeypatch.setattr(search, "ensure", play)
     found = conduct(SPACE, Records(tmp_path), Execution())
     assert found.kept == [A, B]
-    assert found.favourites["CNN(a)", 3.5] == C
+    assert found.favorites["CNN(a)", 3.5] == C
     assert [t.model for t in found.tries if t.round == 2 and t.candidate == C] == ["CNN(a)"]
     assert set(found.scores(2)) == {A, B}
     assert found.chosen == A

@@ -182,7 +182,7 @@ class TestFit:
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
     @pytest.mark.parametrize("warp", [affine, homography], ids=repr)
-    @pytest.mark.parametrize("size", [1.0, 4000.0], ids=["normalised", "pixels"])
+    @pytest.mark.parametrize("size", [1.0, 4000.0], ids=["normalized", "pixels"])
     def test_so_are_points_on_any_line(self, warp: Warp, dtype: torch.dtype, size: float) -> None:
         """Whose products are no exact zeros: what tells them is the conditioning."""
         x = torch.tensor([-1.0, -0.3, 0.7, 0.9], dtype=dtype) * size

@@ -99,7 +99,7 @@ def distance(scene: str, image: Tensor, p: Tensor, home: Tensor) -> list[float]:
     """Pixels from where the ink (or the sign's disc) ends when it is undisturbed, as measure.js has it."""
     frame, warp = live.frame_of(scene), family(live.WARPS[scene])
     y, x = (torch.arange(float(n)) for n in image.shape[-2:])
-    points = frame.to_normalised(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).view(-1, 2))
+    points = frame.to_normalized(torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).view(-1, 2))
     weight = image[0].flatten() if scene == "digits" else (points.norm(dim=1) < 1).float()
     now, then = (warp.apply(warp.inverse(q), points) / frame.pixel for q in (p, home))
     return ((now - then).square().sum(-1) @ weight / weight.sum()).sqrt().tolist()

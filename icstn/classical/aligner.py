@@ -52,7 +52,7 @@ class Aligner:
 
     Args:
         template: an image of any kind that :func:`~icstn.classical.inputs.as_images` takes (tensor, NumPy,
-            PIL; gray or colour; bytes or floats), of any size and aspect. One serves all images; of several
+            PIL; gray or color; bytes or floats), of any size and aspect. One serves all images; of several
             the i-th belongs to the i-th image.
         warp: family, by name or itself; a similarity is one in pixels, also where the template is not square
             (``found.placed.warp`` is the family of ``found.p``).
@@ -188,7 +188,7 @@ class Aligner:
 
         Args:
             image: images of any kind that :func:`~icstn.classical.inputs.as_images` takes, as many as
-                templates or any number for one; colour ones are turned gray where the template is.
+                templates or any number for one; color ones are turned gray where the template is.
             p: initial warps, ``(batch, k)``; the identity by default.
             start: instead of them, 3×3 matrices from the template's pixels to the image's, one or a batch,
                 of which the nearest warp of the family is taken.
@@ -508,7 +508,7 @@ class Aligner:
         if image.shape[1] != T.shape[1]:
             raise ValueError(
                 f"the image has {image.shape[1]} channels and the template {T.shape[1]}: "
-                "give both in colour, or the template in gray"
+                "give both in color, or the template in gray"
             )
         if self.frame is None and (image.shape[-2] < self.size[0] or image.shape[-1] < self.size[1]):
             raise ValueError(
@@ -577,7 +577,7 @@ def _levels(size: tuple[int, int], finest: int = 0) -> int:
 def _in_pixels(warp: Warp, frame: Frame | None, size: tuple[int, int]) -> Warp:
     """The family whose rotations are such in pixels, where the template is not square.
 
-    Normalised units along x and y then differ, and a similarity in them would shear pixels. Each generator's
+    Normalized units along x and y then differ, and a similarity in them would shear pixels. Each generator's
     entry (i, j) is multiplied by the ratio of the units of j and i; families with one entry a parameter stay.
     """
     ex, ey = frame.half_extent if frame is not None else ((size[1] - 1) / 2, (size[0] - 1) / 2)

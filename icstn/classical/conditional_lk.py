@@ -49,7 +49,7 @@ class ConditionalLK(Cascade):
 
     Attributes:
         template_: T, the mean of the images at their ground truth, ``(1, channels, height, width)``.
-        gradients_: G of each stage per normalised unit, ``(stages, channels, height, width, 2)``.
+        gradients_: G of each stage per normalized unit, ``(stages, channels, height, width, 2)``.
         regressors_: (R, b) for each stage.
     """
 

@@ -1,6 +1,6 @@
 """One level of an alignment problem: the template's samples, the image, and the geometry between them.
 
-A warp means the same on every level: its parameters are normalised by the full-size frame, and only the
+A warp means the same on every level: its parameters are normalized by the full-size frame, and only the
 places that are sampled move (pixel j of level l lies at 2^l j + (2^l − 1)/2 of level 0).
 """
 
@@ -58,7 +58,7 @@ class Scale:
 
     @cached_property
     def axes(self) -> tuple[Tensor, Tensor]:
-        """Normalised x of the columns and y of the rows."""
+        """Normalized x of the columns and y of the rows."""
         return self._axis(self.width, self.frame.width), self._axis(self.height, self.frame.height)
 
     def _axis(self, n: int, full: int) -> Tensor:
@@ -68,12 +68,12 @@ class Scale:
 
     @cached_property
     def x(self) -> Tensor:
-        """Normalised template points, row by row, ``(N, 2)``."""
+        """Normalized template points, row by row, ``(N, 2)``."""
         return torch.stack(torch.meshgrid(*self.axes, indexing="xy"), -1).view(-1, 2)
 
     @cached_property
     def template_step(self) -> tuple[float, float]:
-        """What a per-pixel template difference is multiplied by to be per normalised unit, (x, y)."""
+        """What a per-pixel template difference is multiplied by to be per normalized unit, (x, y)."""
         f = 2**self.level
         return (self.frame.width - 1) / (2 * f), (self.frame.height - 1) / (2 * f)
 
@@ -136,7 +136,7 @@ class Scale:
         return {}
 
     def _to_unit(self, size: tuple[int, int], level: int) -> Tensor:
-        """Matrix from the frame's normalised coordinates to [-1, 1]² of an image on that level."""
+        """Matrix from the frame's normalized coordinates to [-1, 1]² of an image on that level."""
         (cx, cy), (ex, ey) = self.frame.center, self.frame.half_extent
         f, (height, width) = 2**level, size
         sx, sy, shift = 2 / (f * (width - 1)), 2 / (f * (height - 1)), (f - 1) / 2
@@ -204,7 +204,7 @@ class Template:
         self._basis = self._photometric_basis(None) if normalize else None
 
     def differentiate(self, values: Tensor, factor: float = 1.0) -> Gradient:
-        """Gradient of values ``(b, C, N)`` on the template's samples, per normalised unit, times a factor."""
+        """Gradient of values ``(b, C, N)`` on the template's samples, per normalized unit, times a factor."""
         s = self.scale
         sx, sy = s.template_step
         dx, dy = gradient(values.view(-1, values.shape[1], s.height, s.width), sx * factor, sy * factor)
@@ -303,7 +303,7 @@ class Image:
         return IWxp, self._counted(len(grid), inside)
 
     def warp_with_gradient(self, p: Tensor) -> tuple[Tensor, Gradient, Tensor | None]:
-        """The same, and ∇I at W(x; p) in the frame's normalised units."""
+        """The same, and ∇I at W(x; p) in the frame's normalized units."""
         grid, inside = self.place(p).grid()
         C = self.pixels.shape[1]
         I, dx, dy = self._sample(self._with_gradient, grid).flatten(2).split(C, 1)  # noqa: E741

@@ -94,7 +94,7 @@ def ridge_regression(
 def template_gradients(
     template: Float[Tensor, "1 channels height width"],
 ) -> Float[Tensor, "channels height width 2"]:
-    """∇T by central differences, (∂/∂x, ∂/∂y) per normalised unit."""
+    """∇T by central differences, (∂/∂x, ∂/∂y) per normalized unit."""
     height, width = template.shape[-2:]
     gx, gy = gradient(template)
     return torch.stack((gx[0] * (width - 1) / 2, gy[0] * (height - 1) / 2), -1)

@@ -24,7 +24,7 @@ TILES = 4
 UNCERTAIN = 0.3
 #: Correlation of the misfits of samples two or three apart above which the misfit has structure.
 STRUCTURE = 0.1
-#: The same of neighbours: noise in a warped image, whose neighbours share pixels, seldom has more.
+#: The same of neighbors: noise in a warped image, whose neighbors share pixels, seldom has more.
 NEIGHBORS = 0.36
 #: The correlation may be so much lower than asked for where the misfit is noise.
 NOISY = 0.15
@@ -117,7 +117,7 @@ class Level:
         """Whether what does not fit says that the place may be wrong, and whether it is noise, ``(b,)`` each.
 
         Noise has no structure: its samples do not correlate with those two and three further, and little with
-        their neighbours, with which they share pixels of the warped image. The place may be wrong where the
+        their neighbors, with which they share pixels of the warped image. The place may be wrong where the
         template's parts want to go different ways: where the steps that :data:`TILES` × :data:`TILES` parts
         would take, which add up to none, differ so much that their corners are uncertain by more than
         :data:`UNCERTAIN` pixels (a jackknife, which sees misfits of any structure). A large misfit (a quarter
@@ -187,7 +187,7 @@ class Level:
 
 
 def _surrounded(mask: Tensor) -> Tensor:
-    """Samples of ``(h, w)`` that count together with their four neighbours: their differences do."""
+    """Samples of ``(h, w)`` that count together with their four neighbors: their differences do."""
     m = F.pad(mask.to(torch.float32)[None, None], (1, 1, 1, 1), mode="replicate")[0, 0] > 0
     return m[1:-1, 1:-1] & m[1:-1, 2:] & m[1:-1, :-2] & m[2:, 1:-1] & m[:-2, 1:-1]
 

@@ -89,7 +89,7 @@ class AlignmentResult:
         return [next((w for w, f in zip(words, item, strict=True) if f), "unfinished") for item in flags]
 
     def matrix(self, library: str = "opencv") -> Any:
-        """3×3 matrices in pixels, ``(batch, 3, 3)``, pixel (0, 0) being the centre of the first.
+        """3×3 matrices in pixels, ``(batch, 3, 3)``, pixel (0, 0) being the center of the first.
 
         Convention:
             * ``"opencv"``: from the template's pixels to the image's, a float64 array: what
@@ -126,7 +126,7 @@ class AlignmentResult:
         """The image as the template sees it: of the template's size, black where it does not reach.
 
         Args:
-            image: that was aligned, or another of the same scene and size (a colour version of it, say).
+            image: that was aligned, or another of the same scene and size (a color version of it, say).
 
         Returns:
             the same kind of image (tensor, array, PIL, or a list of them) with the same type of pixels;

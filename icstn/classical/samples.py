@@ -217,7 +217,7 @@ def _differences(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def _to_unit(frame: Frame, size: tuple[int, int], level: int) -> np.ndarray:
-    """Matrix from the frame's normalised coordinates to [-1, 1]² of an image of that size on a level."""
+    """Matrix from the frame's normalized coordinates to [-1, 1]² of an image of that size on a level."""
     (cx, cy), (ex, ey) = frame.center, frame.half_extent
     f, (height, width) = 2**level, size
     sx, sy, shift = 2 / (f * (width - 1)), 2 / (f * (height - 1)), (f - 1) / 2

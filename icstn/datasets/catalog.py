@@ -33,7 +33,7 @@ class DataStatus:
         found: the folder or file that would be read without any download, or ``None``.
         verified: ``"yes"`` (the official bytes), ``"own copy"``, ``"no: …"`` with the reason, or ``"–"``.
         size: bytes on disk of what was found.
-        credit: attribution and licence.
+        credit: attribution and license.
     """
 
     dataset: str
@@ -47,7 +47,7 @@ CREDITS = {
     "mnist": Credit("Y. LeCun, C. Cortes and C. J. C. Burges, from NIST's databases", "CC BY-SA 3.0"),
     "gtsrb": Credit(
         "J. Stallkamp, M. Schlipsing, J. Salmen and C. Igel, Ruhr-Universität Bochum",
-        "publicly available; the archives name no licence",
+        "publicly available; the archives name no license",
     ),
     "chelsea": Credit("Stéfan van der Walt, through scikit-image", "CC0"),
     images.CAFFE_CAT: Credit("the Caffe project", "see its repository; not redistributed here"),

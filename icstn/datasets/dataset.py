@@ -22,7 +22,7 @@ class UnavailableError(DataError):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled images of one split, in memory.
+    """Labeled images of one split, in memory.
 
     Args:
         images: ``(N, C, H, W)`` uint8, 0 to 255.

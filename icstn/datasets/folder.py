@@ -53,7 +53,7 @@ def image_folder(folder: str | os.PathLike[str], size: int = 36, *, gray: bool |
     Args:
         folder: with one subfolder a class.
         size: side of the images in pixels, 8 to 2048.
-        gray: one channel (luma) or three; by default one where no picture has any colour.
+        gray: one channel (luma) or three; by default one where no picture has any color.
 
     Returns:
         images ``(N, 1 or 3, size, size)`` with the names of their classes; every picture is a group of its
@@ -142,5 +142,5 @@ def _pixels(root: Path, files: list[ImageFile], size: int, gray: bool | None) ->
     images = torch.from_numpy(np.stack(read))
     if images.dim() == 3:
         return images[:, None]
-    colourless = gray is None and bool((images == images[..., :1]).all())
-    return images.permute(0, 3, 1, 2)[:, : 1 if colourless else 3].contiguous()
+    colorless = gray is None and bool((images == images[..., :1]).all())
+    return images.permute(0, 3, 1, 2)[:, : 1 if colorless else 3].contiguous()

@@ -20,7 +20,7 @@ from icstn.sampling import Frame
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: The photographs that come inside scikit-image's wheel: file, attribution and licence.
+#: The photographs that come inside scikit-image's wheel: file, attribution and license.
 PHOTOGRAPHS = {
     "chelsea": ("chelsea.png", "Chelsea the cat, Stéfan van der Walt, CC0"),
     "astronaut": ("astronaut.png", "Eileen Collins, NASA, public domain"),
@@ -41,7 +41,7 @@ CAFFE_CAT = "caffe-cat"
 CAFFE_CAT_FILE = "caffe-cat.jpg"
 CAFFE_CAT_URL = "https://raw.githubusercontent.com/BVLC/caffe/master/examples/images/cat.jpg"
 
-#: Hand-labelled squares (left, top, right, bottom) in pixels of the photograph at its own size.
+#: Hand-labeled squares (left, top, right, bottom) in pixels of the photograph at its own size.
 #: Chelsea: from pupil to pupil, and from above the eyes down to the nose.
 BOXES = {"chelsea": (161.0, 82.0, 325.0, 246.0)}
 #: Side of the centered square of every other image, in units of its shorter side.
@@ -98,7 +98,7 @@ def planar_frame(
 ) -> Frame:
     """The ground-truth box of the planar experiment in a photograph, as ``samples × samples``.
 
-    For ``"chelsea"`` it is hand-labelled on the face; for any other image it is a centered square of 52 %
+    For ``"chelsea"`` it is hand-labeled on the face; for any other image it is a centered square of 52 %
     of the shorter side. That leaves room: with the paper's noise at σ = 10 most boxes stay inside.
 
     Args:

@@ -113,7 +113,7 @@ def replay(model: Model, images: Tensor, warps: Sequence[Tensor]) -> list[Tensor
 
 
 def zoom(warp: Warp, p: Tensor) -> Tensor:
-    """Linear magnification of a warp at the template's centre, ``(n,)``: the square root of the area's.
+    """Linear magnification of a warp at the template's center, ``(n,)``: the square root of the area's.
 
     Above 1 the output shows more than the template, so that the object looks smaller.
     """
@@ -147,7 +147,7 @@ def window_of_box(task: Classification, p: Tensor) -> Tensor:
     """Side of the aligned image's window over the side of the sign's annotated box, ``(n,)``.
 
     Below 1 the window is smaller than the box: the sign is zoomed in on. Sides are square roots of areas, the
-    window's at its centre.
+    window's at its center.
     """
     assert task.test.boxes is not None
     box = task.test.boxes[: len(p)].double()  # left, top, right, bottom
@@ -173,7 +173,7 @@ def step_by_step(
 
 
 def off_center(images: Tensor) -> float:
-    """Mean distance of the images' centres of brightness from the middle, in pixels.
+    """Mean distance of the images' centers of brightness from the middle, in pixels.
 
     Args:
         images: dark but for what is looked at, ``(n, channels, h, w)``.

@@ -59,7 +59,7 @@ class Appearance:
 
     @property
     def sharpness(self) -> float:
-        """RMS difference between neighbouring pixels of the class means, averaged over classes.
+        """RMS difference between neighboring pixels of the class means, averaged over classes.
 
         What a network has lost must not count: the edge of a black border is as sharp as can be, and says
         nothing about alignment. So each pixel's mean is taken over the images that saw it, and only the

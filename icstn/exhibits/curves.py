@@ -22,7 +22,7 @@ def figure_7(
     Each panel has a scale of its own. With several seeds a band shows their standard deviation.
 
     Args:
-        theme: colours.
+        theme: colors.
         panels: title of the panel → name of the model → its curve.
         ylabel: what the error is, with its unit.
     """

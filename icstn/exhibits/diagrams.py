@@ -36,7 +36,7 @@ class Canvas:
     """A figure measured in inches, with the parts that the diagrams share.
 
     Args:
-        theme: colours.
+        theme: colors.
         width, height: inches.
     """
 
@@ -113,7 +113,7 @@ class Canvas:
         self.ax.add_patch(Circle((x, y), 0.055, color=getattr(self.theme, kind), zorder=2))
 
     def legend(self, x: Number, y: Number) -> None:
-        """What the colours mean, in one line."""
+        """What the colors mean, in one line."""
         for offset, color, word in (
             (0, self.theme.appearance, "appearance"),
             (1.35, self.theme.geometry, "geometry"),

@@ -26,8 +26,8 @@ def learning_figure(theme: Theme, curves: Curves) -> Figure:
     """Training error against iterations, and against processor minutes where those were counted.
 
     Args:
-        theme: colours.
-        curves: model → preset → curve; a colour a model, a kind of line a preset.
+        theme: colors.
+        curves: model → preset → curve; a color a model, a kind of line a preset.
     """
     every = [curve for presets in curves.values() for curve in presets.values()]
     axis_of = {"iterations": "iterations", "minutes": "processor time (minutes)"}

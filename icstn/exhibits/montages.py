@@ -43,7 +43,7 @@ def alignment_rows(
     """Figures 8 and 10: one column a sample, one row a step, images in [0, 1].
 
     Args:
-        theme: colours.
+        theme: colors.
         rows: label of each row → its images, the same samples in each.
         apart: labels of the rows that stand a little apart from the row above.
         titles: what stands above the columns.
@@ -131,7 +131,7 @@ def _means(rows: Mapping[str, Averages]) -> dict[str, Tensor]:
 
 
 def _variances(rows: Mapping[str, Averages]) -> dict[str, Tensor]:
-    """Of gray images, in the colours of their common scale, ``(classes, 3, h, w)``."""
+    """Of gray images, in the colors of their common scale, ``(classes, 3, h, w)``."""
     ceiling, colors = max(float(stats.variance.max()) for stats in rows.values()), plt.get_cmap("magma")
     shown = {label: (stats.variance.mean(1) / ceiling).clamp(0, 1) for label, stats in rows.items()}
     return {

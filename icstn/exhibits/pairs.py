@@ -150,7 +150,7 @@ def success_curves(theme: Theme, panels: Mapping[str, Mapping[str, Sequence[Esti
     """Success against σ, with 95 % intervals; classical methods dashed.
 
     Args:
-        theme: colours.
+        theme: colors.
         panels: title → model → percent at each σ.
     """
     fig, axes = plt.subplots(1, len(panels), figsize=(8.4, 3.9), sharey=True, squeeze=False)
@@ -200,7 +200,7 @@ def trial_pictures(theme: Theme, trials: Sequence[Shown]) -> Figure:
     """Templates above the images that they are looked for in, with boxes: the true one red.
 
     Args:
-        theme: colours.
+        theme: colors.
         trials: one for each column, with the same names of boxes.
     """
     size = (1.75 * len(trials), 3.3)

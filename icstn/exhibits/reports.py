@@ -82,7 +82,7 @@ def _data(records: Mapping[str, Record], facts: ReportFacts) -> str:
     moved = "" if not spec.sigma else f" under {spec.test_draws} random displacements each"
     lines = [
         f"{len(facts.classes)} classes, {facts.trained} images to train on and {len(facts.files)} held out "
-        f"(every sixth of each class), all {spec.size}×{spec.size} in {'gray' if spec.gray else 'colour'}.",
+        f"(every sixth of each class), all {spec.size}×{spec.size} in {'gray' if spec.gray else 'color'}.",
         f"Images are displaced by σ = {spec.sigma:g} pixels (corners, and all together), anew at each "
         f"look; errors are those of the held-out images{moved}."
         if spec.sigma

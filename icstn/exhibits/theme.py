@@ -1,4 +1,4 @@
-"""The book's one visual language: colours, type and how a figure appears in light and in dark mode.
+"""The book's one visual language: colors, type and how a figure appears in light and in dark mode.
 
 Convention:
     * a *drawing function* takes a :class:`Theme` (and its data) and returns a matplotlib figure;
@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from cycler import cycler
 from matplotlib.artist import Artist
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from icstn.files import write_atomic
@@ -33,7 +34,7 @@ Mode = Literal["light", "dark"]
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one mode, as hex strings.
+    """Colors of one mode, as hex strings.
 
     Args:
         name: ``"light"`` or ``"dark"``.
@@ -43,7 +44,7 @@ class Theme:
         geometry: warp parameters and their flow (purple).
         predictor: the geometric predictor (yellow fill).
         truth, crop, outline: ground-truth box (red), crop (green), outline of a warp.
-        cycle: colours of curves, told apart by readers with any kind of colour vision.
+        cycle: colors of curves, told apart by readers with any kind of color vision.
     """
 
     name: Mode
@@ -69,6 +70,11 @@ class Theme:
     def gap(self) -> str:
         """Between images that may be black themselves: seen against them in both modes."""
         return self.grid if self.dark else self.background
+
+    @property
+    def signed(self) -> Colormap:
+        """Of values that may be negative: blue below zero, orange above, zero as the background."""
+        return LinearSegmentedColormap.from_list("signed", (self.appearance, self.background, self.cycle[1]))
 
 
 LIGHT = Theme(

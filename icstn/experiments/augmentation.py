@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-#: Standard deviations at strength 1, in units of a standardised image: of the logarithm of a channel's gain,
+#: Standard deviations at strength 1, in units of a standardized image: of the logarithm of a channel's gain,
 #: of its offset, of the light's slope from the middle to an edge, and the largest of the noise.
 GAIN, OFFSET, SLOPE, NOISE = 0.2, 0.2, 0.3, 0.1
 
@@ -19,7 +19,7 @@ GAIN, OFFSET, SLOPE, NOISE = 0.2, 0.2, 0.3, 0.1
 def varied_appearance(
     images: Float[Tensor, "batch channels height width"], strength: float, generator: torch.Generator
 ) -> Float[Tensor, "batch channels height width"]:
-    """Standardised images under other light.
+    """Standardized images under other light.
 
     Each image gets a gain and an offset a channel, a slope of light across it, a blur (a share, up to all, of
     the 3×3 mean in its place) and noise of a random size.

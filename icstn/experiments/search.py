@@ -160,7 +160,7 @@ class SearchOutcome:
         return sorted(scores, key=lambda c: scores[c])[: self.space.kept]
 
     @property
-    def favourites(self) -> dict[tuple[str, float], Candidate]:
+    def favorites(self) -> dict[tuple[str, float], Candidate]:
         """The best candidate of each cell in the first round."""
         best: dict[tuple[str, float], Try] = {}
         for t in (t for t in self.tries if t.round == 1 and t.error is not None):
@@ -170,10 +170,10 @@ class SearchOutcome:
         return {cell: t.candidate for cell, t in best.items()}
 
     def plan(self, round_: int) -> list[tuple[Candidate, Spec]]:
-        """The runs of a round: every cell for each of its candidates, in the second also its favourite."""
+        """The runs of a round: every cell for each of its candidates, in the second also its favorite."""
         candidates = self.space.candidates() if round_ == 1 else self.kept
         planned = [(c, spec) for c in candidates for spec in runs(self.space, c, round_)]
-        for cell, own in self.favourites.items() if round_ == 2 else ():
+        for cell, own in self.favorites.items() if round_ == 2 else ():
             if own not in candidates:
                 planned += [(own, s) for s in runs(self.space, own, 2) if (s.model, s.sigma) == cell]
         return planned

@@ -27,7 +27,7 @@ def parameters(m: np.ndarray) -> np.ndarray:
 class Scene:
     """An image that is a sum of waves: its value and its gradient are formulas.
 
-    Points are in the template's normalised units; the image is ``size`` pixels wide, the template ``n``.
+    Points are in the template's normalized units; the image is ``size`` pixels wide, the template ``n``.
     """
 
     size: int = 121

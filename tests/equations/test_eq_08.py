@@ -17,7 +17,7 @@ from icstn.transformers import STN
 
 
 def resampled(image: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """I_in(p) of a square image, pixel by pixel: bilinear, zero outside, ±1 at the border's centres."""
+    """I_in(p) of a square image, pixel by pixel: bilinear, zero outside, ±1 at the border's centers."""
     n = len(image)
     padded = np.pad(image, 1)
     out = np.zeros_like(image)

@@ -45,7 +45,7 @@ def test_in_pixels_every_model_helps() -> None:
         assert TABLE_1["c-STN-1"][column] > 0.3 * start
 
 
-def test_in_normalised_units_the_boxes_would_leave_the_image() -> None:
+def test_in_normalized_units_the_boxes_would_leave_the_image() -> None:
     """Read in units of half a template, c-STN-1 at σ = 10 would be off by more than four templates."""
     assert TABLE_1["c-STN-1"][-1] / 2 > 4
 

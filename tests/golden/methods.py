@@ -14,7 +14,7 @@ from icstn.experiments import BaselineSpec
 
 
 def slopes(image: Tensor, per_x: float, per_y: float) -> tuple[Tensor, Tensor]:
-    """Central differences, the border continued, per normalised unit."""
+    """Central differences, the border continued, per normalized unit."""
     wide = F.pad(image, (1, 1, 1, 1), mode="replicate")
     across = (wide[..., 1:-1, 2:] - wide[..., 1:-1, :-2]) / 2 * per_x
     return across, (wide[..., 2:, 1:-1] - wide[..., :-2, 1:-1]) / 2 * per_y

@@ -52,10 +52,10 @@ def hand_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "gtsrb", handed(signs))
 
 
-def ready(data: Dataset, standardised: bool) -> tuple[Tensor, Tensor]:
+def ready(data: Dataset, standardized: bool) -> tuple[Tensor, Tensor]:
     """Images in [0, 1], or each of zero mean and unit variance; and their labels."""
     x = data.images.numpy().astype(np.float64)
-    if not standardised:
+    if not standardized:
         return torch.from_numpy(x / 255), data.labels
     rows = [(image - image.mean()) / max(1.0, np.sqrt(np.mean((image - image.mean()) ** 2))) for image in x]
     return torch.from_numpy(np.stack(rows)), data.labels

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Place(NamedTuple):
-    """Where a template of that size lies in an image: centre and half extent in pixels, (x, y)."""
+    """Where a template of that size lies in an image: center and half extent in pixels, (x, y)."""
 
     height: int
     width: int
@@ -63,13 +63,13 @@ def seen(image: Tensor, p: Tensor, place: Place) -> Tensor:
     x, y = positions(p, place)
     image = image.expand(len(p), -1, -1, -1)
     out = torch.zeros(len(p), image.shape[1], place.height, place.width, dtype=p.dtype)
-    for row, wy in _neighbours(y):
-        for column, wx in _neighbours(x):
+    for row, wy in _neighbors(y):
+        for column, wx in _neighbors(x):
             out = out + (wx * wy)[:, None] * _pixel(image, row, column)
     return out
 
 
-def _neighbours(at: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _neighbors(at: Tensor) -> list[tuple[Tensor, Tensor]]:
     low = at.detach().floor()
     return [(low.long(), 1 - (at - low)), (low.long() + 1, at - low)]
 

@@ -35,7 +35,7 @@ export function distance({ family, frame, image, measure }, rest) {
 }
 
 /**
- * The picture's points in normalised coordinates, and how much each of
+ * The picture's points in normalized coordinates, and how much each of
  * them counts.
  */
 function matter({ height, width, data }, { center, halfExtent }, measure) {

@@ -215,7 +215,7 @@ function jacobians(family, frame, p) {
 }
 
 /**
- * Central differences along x and along y, per normalised unit of the
+ * Central differences along x and along y, per normalized unit of the
  * frame; the border is repeated.
  */
 function gradient(image, { halfExtent: [ex, ey] }) {
