@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 from test_measurements import DATA, classification, handing_out, made, without_each
 
-from icstn.evidence import measurements
+from icstn.evidence import elsewhere, measurements
 from icstn.evidence.alignment import trained
 from icstn.evidence.elsewhere import MOST, NOISE, by_operations, under_noise
 from icstn.evidence.measurements import measure, to_measure
@@ -40,8 +40,11 @@ def test_under_other_noise_in_the_plane() -> None:
     assert all(a.mean() < b.mean() for a, b in pairwise(seen))
 
 
-def test_after_more_operations() -> None:
+def test_after_more_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     task = classification("table_2", "IC-STN-2(b)")
+    monkeypatch.setattr(
+        elsewhere, "CHUNK", len(task.test.labels) // 2 - 1
+    )  # three batches, the last a small one
     record = made(task, 0.1)
     found = by_operations(task, trained(record, task.frame, task.channels))
     assert found.shape == (MOST + 1, len(task.test.labels))

@@ -15,7 +15,7 @@ from golden.problems import problem
 from golden.trial import perturbed, pixels_left
 
 from icstn.evidence import measurements
-from icstn.evidence.alignment import AlignedSet, align_test_set, lost_ink, window_of_box, zoom
+from icstn.evidence.alignment import AlignedSet, align_test_set, lost_ink, trained, window_of_box, zoom
 from icstn.evidence.collection import identity
 from icstn.evidence.curves import ErrorCurve
 from icstn.evidence.measurements import measure, read_measurements, write_measurements
@@ -135,6 +135,14 @@ def test_of_the_planar_experiment() -> None:
     for name, step in (("trained", 2), ("last", most)):
         told, values = found.measures[name], without_each(left[step], lambda x: float(x.mean()))
         assert [told.value, *told.left_out] == pytest.approx(values, rel=1e-3)
+
+
+def test_of_as_many_items_as_the_test_has() -> None:
+    (spec,) = cells("table_1", "quick", [0], ["c-STN-1"], sigma=5.0, test_items=0)
+    task = make_task(spec, DataOptions(), "cpu")
+    record = made(task)
+    tested = task.evaluate(trained(record, task.frame, task.channels)).outcomes[0]
+    assert measure(record, DataOptions()).items == len(tested)
 
 
 def test_kept_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

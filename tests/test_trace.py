@@ -45,6 +45,11 @@ def test_says_what_can_be_asked_for() -> None:
         explain("nothing", RUNS)
 
 
+def test_what_a_record_does_not_know_is_not_made_up() -> None:
+    bare = {k: v for k, v in RUNS[0].provenance.items() if k != "steps"}
+    assert "training:     0 steps in " in explain(RUNS[0].spec.key, [replace(RUNS[0], provenance=bare)])
+
+
 def test_names_a_variation() -> None:
     assert [o.variation for o in origins(RUNS)] == ["", "", "", "invert=True"]
     assert "invert=True" in explain("IC-STN-4(b)", RUNS)
