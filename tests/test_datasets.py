@@ -11,11 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from platformdirs import windows
 from safetensors.torch import save_file
 
 from icstn import datasets
@@ -133,6 +135,14 @@ class TestCache:
 
     def test_the_variable_moves_the_cache(self, cache_folder: Path) -> None:
         assert cache.cache_dir("mnist") == cache_folder / "mnist"
+
+    def test_on_windows_its_folder_has_no_company(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("ICSTN_CACHE")
+        monkeypatch.setattr(windows, "get_win_folder", lambda _: "local")
+        monkeypatch.setattr(
+            platformdirs, "user_cache_dir", lambda *a, **k: windows.Windows(*a, **k).user_cache_dir
+        )
+        assert cache.cache_dir().parts[:2] == ("local", "icstn")
 
 
 class Server:
