@@ -126,6 +126,21 @@ def test_the_jacobian_of_many_compositions() -> None:
     assert found["bound"] == pytest.approx([0.95, 0.95**2, 0.95**3, 0.95**4])
 
 
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        # share · 10 − 6 against √((share · 0.1)² + 0.1²): 0.1 < 0.117 at 61 and 59 %, 0.2 > 0.118 beyond
+        (6.0, "60 % of c-STN-1's error (below any limit from 62 %, above any up to 58 %)"),
+        (12.0, "120 % of c-STN-1's error (below none, above any up to 100 %)"),
+        (0.05, "0 % of c-STN-1's error (below any limit from 2 %)"),
+    ],
+)
+def test_for_which_limits_reuse_is_considerable(last: float, words: str) -> None:
+    errors = {"c-STN-1": 10.0, "IC-STN-2": 8.0, "IC-STN-4": last}
+    found = reuse_improves(Evidence(table("table_3", errors)))[-1]
+    assert words in found.text
+
+
 def test_the_share_of_the_error_that_reuse_leaves() -> None:
     errors = {"c-STN-1": 8.0, "IC-STN-2": 5.0, "IC-STN-4": 2.0}
     findings = reuse_improves(Evidence(table("table_3", errors)))
