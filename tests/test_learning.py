@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from functools import partial
 from itertools import pairwise
 
@@ -79,3 +79,9 @@ def test_every_curve_is_drawn_where_its_time_is_known() -> None:
     assert len(draw_once(partial(learning_figure, curves=before)).axes) == 1
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["IC-STN-4(b)", "preset full", "preset paper"]
+
+
+def test_a_curve_can_not_be_changed() -> None:
+    curve = learning_curve(run("full", [3.0, 2.0]))
+    with pytest.raises(FrozenInstanceError):
+        curve.error = None

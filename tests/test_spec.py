@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, replace
 import pytest
 
 from icstn.experiments import EXPERIMENTS, PRESETS, BaselineSpec, Spec, SpecError, cells, paper
-from icstn.experiments.recipes import is_own
+from icstn.experiments.recipes import cost, is_own
 from icstn.experiments.spec import RunSpec, learning_rate, spec_from_dict
+from icstn.experiments.tasks import placed
 
 SPEC = cells("table_2", "full", models=["IC-STN-4(b)"])[0]
 BASELINE = cells("baselines", "full", models=["SDM"])[0]
@@ -163,3 +164,28 @@ def test_learning_rates() -> None:
     assert learning_rate(SPEC, 0.3, 10_000) == pytest.approx(0.15)
     assert learning_rate(SPEC, 0.3, 20_000) == pytest.approx(0)
     assert learning_rate(SPEC, 0.3, 5000) == pytest.approx(0.3 * (2 + 2**0.5) / 4)
+
+
+def test_decimals_of_each_table() -> None:
+    """Pixels of the planar experiments have three, as the paper prints them; all else has two."""
+    planar = {"table_1", "cascades", "baselines"}
+    assert {name: about.digits for name, about in EXPERIMENTS.items()} == {
+        name: 3 if name in planar else 2 for name in EXPERIMENTS
+    }
+
+
+def test_more_operations_cost_more() -> None:
+    costs = [cost(cells("table_1", "full", models=[m])[0]) for m in EXPERIMENTS["table_1"].rows]
+    assert costs == sorted(costs)
+    assert costs[0] > 0
+
+
+def test_the_noise_of_the_released_code() -> None:
+    """A quarter of the half width of 36 pixels."""
+    assert paper.SIGMA_OF_THE_CODE == 4.5
+
+
+@pytest.mark.parametrize(("table", "size"), [("table_2", (28, 28)), ("table_3", (50, 50))])
+def test_images_are_seen_at_the_size_they_have(table: str, size: tuple[int, int]) -> None:
+    (spec,) = cells(table, "smoke", models=["CNN(b)" if table == "table_2" else "CNN"])
+    assert placed(spec).image_size == size

@@ -232,6 +232,19 @@ class TestClassical:
         torch.testing.assert_close(ours.warps[-1], plain.p)
         assert ours.status == plain.status
 
+    def test_ecc_alone_knows_one_scale(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cv2 = pytest.importorskip("cv2")
+        asked: list[str] = []
+        for name in ("findTransformECC", "findTransformECCMultiScale"):
+            real = getattr(cv2, name)
+            monkeypatch.setattr(cv2, name, lambda *a, name=name, real=real: (asked.append(name), real(*a))[1])
+        for model, name in (("ECC", "findTransformECC"), ("multi-scale-ECC", "findTransformECCMultiScale")):
+            t = classical(model, test_items=2)
+            trials = t.trials()
+            METHODS[model](t.spec, t).align(t.batch(trials.pairs, t.moved(trials.noise)).p)
+            assert set(asked) == {name}
+            asked.clear()
+
     def test_failures_are_counted_and_stay_where_they_began(self) -> None:
         t = classical("multi-scale-ECC", test_items=10)
         found = evaluate(METHODS["multi-scale-ECC"](t.spec, t), t)
