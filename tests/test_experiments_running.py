@@ -195,6 +195,7 @@ class TestStatus:
             4: "damaged",
         }
         assert rows[wild].state == "diverged"
+        assert (rows[specs[4]].step, rows[specs[4]].iterations) == (0, 0)
         assert (rows[specs[0]].step, rows[specs[0]].iterations) == (5, 5)
         assert rows[specs[0]].error == records.find(specs[0]).test_error
         took = records.find(specs[0]).provenance["training_seconds"]

@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import re
 import resource
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
@@ -84,6 +84,11 @@ class TestRecord:
         files = sorted(p.name for p in records.path(SPEC).iterdir())
         assert files == ["outcomes.safetensors", "record.json", "weights.safetensors"]
         assert b"pickle" not in (records.path(SPEC) / "weights.safetensors").read_bytes()
+
+    def test_is_not_changed_in_passing(self) -> None:
+        found = a_record()
+        with pytest.raises(FrozenInstanceError):
+            found.status = "diverged"
 
     @pytest.mark.parametrize("seed", range(20))
     def test_any_flipped_bit_of_the_weights_is_noticed(self, records: Records, seed: int) -> None:

@@ -189,3 +189,29 @@ def test_the_noise_of_the_released_code() -> None:
 def test_images_are_seen_at_the_size_they_have(table: str, size: tuple[int, int]) -> None:
     (spec,) = cells(table, "smoke", models=["CNN(b)" if table == "table_2" else "CNN"])
     assert placed(spec).image_size == size
+
+
+def test_what_the_paper_prints() -> None:
+    """Its numbers typed a second time: Table 1 row by row, then error and capacity of Tables 2 and 3."""
+    typed_1 = """
+        c-STN-1   2.699 5.576 9.491 9.218
+        IC-STN-2  0.615 2.268 5.283 5.502
+        IC-STN-3  0.434 1.092 2.877 3.020
+        IC-STN-4  0.292 0.481 1.476 2.287
+        IC-STN-6  0.027 0.125 0.245 1.305
+    """
+    typed_2 = """
+        CNN(a) 6.597 39079       STN(a) 4.944 39048       c-STN-1(a) 3.687 39048   c-STN-2(a) 2.060 38528
+        c-STN-4(a) 1.476 37376   IC-STN-2(a) 1.905 39048  IC-STN-4(a) 1.230 39048
+        CNN(b) 19.065 19610      STN(b) 9.325 18536       c-STN-1(b) 8.545 18536
+        IC-STN-2(b) 3.717 18536  IC-STN-4(b) 1.703 18536
+    """
+    typed_3 = """
+        CNN 8.287 200207  STN 6.495 197343  c-STN-1 5.011 197343  IC-STN-2 4.122 197343  IC-STN-4 3.184 197343
+    """
+    rows = (line.split() for line in typed_1.strip().splitlines())
+    assert {name: tuple(map(float, numbers)) for name, *numbers in rows} == paper.TABLE_1
+    for table, text in ((paper.TABLE_2, typed_2), (paper.TABLE_3, typed_3)):
+        words = text.split()
+        typed = {m: (float(e), int(c)) for m, e, c in zip(words[::3], words[1::3], words[2::3], strict=True)}
+        assert {name: (row.error, row.capacity) for name, row in table.items()} == typed
