@@ -87,7 +87,7 @@ def test_what_differs(before: str, after: str, functions: list[str] | None) -> N
 
 def test_the_tests_that_run_a_line(module: Path, tmp_path: Path) -> None:
     """Only those, the quick ones first; of a line that an import runs, those that run any function of it,
-    and then the quick ones of all that import it."""
+    and the quick ones of all that import it."""
     known, name = Known(tmp_path, tmp_path / "known", ["icstn/module.py"]), "tests/test_a.py"
     (tmp_path / "tests").mkdir()
     (tmp_path / name).write_text("# as it was")
@@ -106,7 +106,7 @@ def test_the_tests_that_run_a_line(module: Path, tmp_path: Path) -> None:
     assert known.lacking([name, "tests/test_gone.py"]) == []
     chosen = {line: known.choose("icstn/module.py", line, [name]) for line in (13, 22, 5, 15)}
     ids = {line: [test.split("::")[1] for test in choice.tests] for line, choice in chosen.items()}
-    assert ids == {13: ["quick", "slow"], 22: ["other"], 5: ["quick", "other", "slow", "none"], 15: []}
+    assert ids == {13: ["quick", "slow"], 22: ["other"], 5: ["none", "quick", "other", "slow"], 15: []}
     assert [chosen[line].imported for line in (13, 5)] == [False, True]
     (tmp_path / name).write_text("# as it is")
     assert known.lacking([name]) == [name]

@@ -92,7 +92,7 @@ class Known:
         """The tests of these files that run the statement at a line, the quickest first.
 
         A line that an import runs decides about the whole file: it meets the tests that run any function in
-        it, and after them the quick ones of those that import it; all of these where no test runs any.
+        it, and the quick ones of those that import it; all of these where no test runs any.
         """
         lines = statement(self.root / path, line)
         groups: dict[int, list[tuple[float, str]]] = defaultdict(list)
@@ -109,7 +109,7 @@ class Known:
                 for i, (test, seconds) in enumerate(known["tests"].items()):
                     if mask >> i & 1 and test not in known["failed"]:
                         groups[place].append((seconds, test))
-        each = sorted(groups[0]) + sorted(t for t in groups[1] if not groups[0] or t[0] <= QUICK)
+        each = sorted(groups[0] + [test for test in groups[1] if not groups[0] or test[0] <= QUICK])
         within = [s for s in accumulate(s for s, _ in each) if s <= enough] or [s for s, _ in each[:1]]
         tests = [test for _, test in each[: len(within)]]
         used = dict.fromkeys(test.split("::")[0] for test in tests)
