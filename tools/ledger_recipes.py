@@ -94,10 +94,7 @@ def _round(found: SearchOutcome, round_: int) -> list[str]:
     first = found.scores(1)
     letters = {c: chr(ord("A") + i) for i, c in enumerate(sorted(first, key=lambda c: first[c]))}
     tries = [t for t in found.tries if t.round == round_]
-    rows = [
-        [WORDS[name], *(_decimals(dict(c)[name]) for c in order)]
-        for name in dict.fromkeys(n for n, _ in order[0])
-    ]
+    rows = [[WORDS[name], *(_decimals(dict(c)[name]) for c in order)] for name, _ in order[0]]
     rows.append(["score", *(f"{scores[c]:.3f}" for c in order)])
     unit = EXPERIMENTS[found.space.experiment].unit
     for cell in dict.fromkeys((t.model, t.sigma) for t in tries):
