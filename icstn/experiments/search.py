@@ -59,9 +59,12 @@ SPACES = {
     s.experiment: s
     for s in (
         Space("table_1", {"rate_predictor": (1e-5, 3e-5, 1e-4), "clip": (0.0, 1.0)}),
+        # short runs like rates at which a whole one does worse
         Space(
             "table_2",
             {"rate_classifier": (1e-3, 2e-3, 5e-3), "rate_predictor": (1e-4, 2e-4, 4e-4)},
+            kept=3,
+            shares=(0.05, 1.0),
         ),
         Space("cascades", {"rate_predictor": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), "clip": (1.0,)}),
         Space("tolerance", {"rate_classifier": (5e-4, 1e-3, 2e-3)}),
@@ -161,9 +164,10 @@ class SearchOutcome:
 
     @property
     def favorites(self) -> dict[tuple[str, float], Candidate]:
-        """The best candidate of each cell in the first round."""
+        """The best candidate of each cell in the first round, among equals one that went on."""
         best: dict[tuple[str, float], Try] = {}
-        for t in (t for t in self.tries if t.round == 1 and t.error is not None):
+        first = [t for t in self.tries if t.round == 1 and t.error is not None]
+        for t in sorted(first, key=lambda t: t.candidate not in self.kept):
             rival = best.setdefault((t.model, t.sigma), t)
             if rival.error is not None and t.error is not None and t.error < rival.error:
                 best[t.model, t.sigma] = t
