@@ -185,19 +185,20 @@ def difference(a: Sequence[Record], b: Sequence[Record], factor: float = 1.0) ->
     first, second = _by_item(a), _by_item(b)
     if first is None or second is None or first.shape[1] != second.shape[1]:
         return independent(mean_error(a), mean_error(b), factor)
-    return paired(factor * first, second)
+    return paired(first, second, factor)
 
 
-def paired(a: Tensor, b: Tensor) -> Estimate:
-    """Mean of a minus mean of b, whose columns are the same test items.
+def paired(a: Tensor, b: Tensor, factor: float = 1.0) -> Estimate:
+    """``factor`` · mean of a − mean of b, whose columns are the same test items.
 
     Args:
         a, b: error of each item, averaged over its draws, ``(seeds, items)``, float64.
+        factor: of the first.
     """
-    means = [_resampled(x, level) for level, x in enumerate((a, b), 1)]
-    spread = float((means[0] - means[1]).var())
-    seeds = [_of_seeds(x.mean(1).tolist()) for x in (a, b)]
-    value, freedom = float(a.mean() - b.mean()), _freedom(spread, seeds)
+    replicates = [_resampled(x, level) for level, x in enumerate((a, b), 1)]
+    spread = float((factor * replicates[0] - replicates[1]).var())
+    seeds = [_of_seeds(x.tolist()) for x in (factor * a.mean(1), b.mean(1))]
+    value, freedom = float(factor * a.mean() - b.mean()), _freedom(spread, seeds)
     return Estimate(value, math.sqrt(spread), freedom, "", *_seeds(seeds))
 
 
