@@ -174,6 +174,23 @@ def test_a_row_has_an_exception_only_beyond_doubt() -> None:
     assert other.exceptions() == {("m2", 3.5): A}
 
 
+def test_among_equals_a_row_prefers_what_goes_on_anyway() -> None:
+    """A network without a predictor does not care for its rate: no run is made for that."""
+    errors = {A: (2.0, 9.0), B: (2.0, 1.0), C: (3.0, 0.5)}
+    cells = ("CNN(a)", "IC-STN-4(a)")
+    tries = [
+        Try(1, c, m, 3.5, 100, e, (e - 0.1, e + 0.1), 1.0, "")
+        for c, row in errors.items()
+        for m, e in zip(cells, row, strict=True)
+    ]
+    found = SearchOutcome(replace(SPACE, kept=1), tuple(tries))
+    assert found.kept == [C]
+    assert found.favorites["CNN(a)", 3.5] == A
+    both = SearchOutcome(replace(SPACE, kept=2), tuple(tries))
+    assert both.kept == [C, B]
+    assert both.favorites == {("CNN(a)", 3.5): B, ("IC-STN-4(a)", 3.5): C}
+
+
 PUBLISHED = sorted((Path(__file__).parent.parent / "figures" / "searches").glob("*.json"))
 
 
