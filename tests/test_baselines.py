@@ -55,7 +55,7 @@ def solved(spec: BaselineSpec) -> tuple[dict, baselines.Method]:
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[Record]:
-    """One Record of each method, as a worker makes those of the tables, but here, for the sake of the patch."""
+    """One Record of each method, as a worker makes it, but in this process, for the sake of the patch."""
     store = Records(tmp_path_factory.mktemp("records"))
     specs = [spec(model) for model in BASELINES]
     with pytest.MonkeyPatch.context() as patch:

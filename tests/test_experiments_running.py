@@ -103,6 +103,27 @@ ensure([planar(iterations=600)], Records(sys.argv[1]), Execution(device="cpu", w
 """
 
 
+#: As on the page of training: a script without a guard.
+SCRIPT = """
+import sys
+from icstn.experiments import Execution, Records, cells, ensure
+
+print("read once")
+specs = cells("table_1", "smoke", seeds=[0, 1], models=["c-STN-1"], iterations=20, test_items=20)[:2]
+for record in ensure(specs, Records(sys.argv[1]), Execution(device="cpu", workers=2, progress=False)):
+    print(record.status)
+"""
+
+
+def test_a_script_needs_no_guard(tmp_path: Path) -> None:
+    """Workers begin without the script that asked for them, and do not run it again."""
+    pytest.importorskip("skimage")
+    (script := tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(script), str(tmp_path / "records")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split("\n")) == (0, ["read once", "finished", "finished", ""]), done
+
+
 def test_processes_that_always_die_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pools = []
 

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -70,7 +72,8 @@ def _run_pool(
     threads = max(1, min(cores() // workers, torch.get_num_threads()))
     with ProcessPoolExecutor(workers, context, _begin_worker, (devices, dict(os.environ))) as pool:
         try:
-            jobs = {_submit(pool, spec, folder, threads, execution): spec for spec in specs}
+            with _nothing_of_main():
+                jobs = {_submit(pool, spec, folder, threads, execution): spec for spec in specs}
             for job in _finished(jobs, update):
                 error = job.exception()
                 if isinstance(error, BrokenProcessPool):
@@ -92,6 +95,20 @@ def beginning() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch"])
     return context
+
+
+@contextmanager
+def _nothing_of_main() -> Iterator[None]:
+    """Processes that begin meanwhile do not run the caller's script again, of which they need nothing.
+
+    So a script may train without ``if __name__ == "__main__":``.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _submit(
