@@ -98,6 +98,20 @@ class TestOneLevel:
         a, b = correlated(generator, 300, (0.2, 0.15))
         assert difference([record(a)], [record(b)]) == difference([record(a)], [record(b)])
 
+    @pytest.mark.parametrize("factor", [0.25, 0.5, 1.0])
+    def test_a_factor_is_the_first_ones(self, factor: float, generator: torch.Generator) -> None:
+        """Value, spread over items and over seeds, in closed form; the two models err on the same items."""
+        hardness = torch.randn(400, generator=generator, dtype=torch.float64)
+        a, b = (hardness + torch.randn(3, 400, generator=generator) + shift for shift in (9.0, 2.0))
+        a += torch.tensor([-0.5, 0.1, 0.8])[:, None]
+        found = paired(a, b, factor)
+        assert found.value == pytest.approx(float((factor * a - b).mean()))
+        of_seeds = float((factor**2 * a.mean(1).var() + b.mean(1).var()) / 3)
+        assert found.of_seeds == pytest.approx(of_seeds)
+        one = paired(a[:1], b[:1], factor)
+        assert one.error == pytest.approx(float((factor * a[0] - b[0]).var() / 400) ** 0.5, rel=0.06)
+        assert one.value == pytest.approx(float((factor * a[0] - b[0]).mean()))
+
 
 class TestTwoLevels:
     @pytest.mark.parametrize("seeds", [2, 3, 5])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_commands_shown import commands
 
 from icstn.experiments import EXPERIMENTS, Execution, Record, Records, Spec, cells, search
 from icstn.experiments.search import (
@@ -23,6 +25,7 @@ from icstn.experiments.search import (
     score,
     so_far,
 )
+from icstn.reproduction import seed_list
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -210,3 +213,20 @@ def test_published_searches_tried_what_they_say(path: Path) -> None:
     found = load_outcome(path)
     wanted = [(round_, c, spec) for round_ in (1, 2) for c, spec in found.plan(round_)]
     assert [(t.round, t.candidate, t.key) for t in found.tries] == [(r, c, s.key) for r, c, s in wanted]
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_the_page_of_recipes_has_commands_for_what_waits(name: str) -> None:
+    """Run, they would make the runs that the search has chosen, each once."""
+    found = load_outcome(Path(__file__).parent.parent / "figures" / "searches" / f"{name}.json")
+    wanted = set()
+    for spec in cells(name, "full", (0, 1, 2)):
+        rates = dict(found.exceptions().get((spec.model, spec.sigma), found.chosen))
+        wanted.add(replace(spec, **rates))
+    made = []
+    for line in (c for c in commands("book/recipes.md") if c.startswith(f"icstn train {name} ")):
+        models = re.findall(r'-m "(.*?)"', line)
+        values = {field: float(value) for field, value in re.findall(r"--set (\w+)=(\S+)", line)}
+        made += cells(name, "full", seed_list(re.findall(r"--seeds (\S+)", line)[0]), models, **values)
+    assert len(made) == len(wanted)
+    assert set(made) == wanted

@@ -72,7 +72,7 @@ def pages(records: Sequence[Record], measurements: dict, root: Path = ROOT) -> d
         "does_the_paper_hold.md": summary_page(evidence, documents),
         "ablations.md": ablations_page(evidence),
         "provenance.md": provenance_page(records),
-        "recipes.md": recipes_page(searches()),
+        "recipes.md": recipes_page(searches(), records),
         "studies.md": studies_page(records),
     }
 

@@ -166,8 +166,8 @@ class SearchOutcome:
     def favorites(self) -> dict[tuple[str, float], Candidate]:
         """The best candidate of each cell in the first round, among equals one that went on."""
         best: dict[tuple[str, float], Try] = {}
-        first = [t for t in self.tries if t.round == 1 and t.error is not None]
-        for t in sorted(first, key=lambda t: t.candidate not in self.kept):
+        first, kept = [t for t in self.tries if t.round == 1 and t.error is not None], self.kept
+        for t in sorted(first, key=lambda t: t.candidate not in kept):
             rival = best.setdefault((t.model, t.sigma), t)
             if rival.error is not None and t.error is not None and t.error < rival.error:
                 best[t.model, t.sigma] = t
