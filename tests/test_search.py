@@ -26,6 +26,8 @@ from icstn.experiments.search import (
     so_far,
 )
 from icstn.reproduction import seed_list
+from tools import ledger_recipes
+from tools.ledger_recipes import recipes_page
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -215,16 +217,25 @@ def test_published_searches_tried_what_they_say(path: Path) -> None:
     assert [(t.round, t.candidate, t.key) for t in found.tries] == [(r, c, s.key) for r, c, s in wanted]
 
 
-@pytest.mark.parametrize("name", WAITING)
-def test_the_page_of_recipes_has_commands_for_what_waits(name: str) -> None:
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: p.stem)
+def test_the_page_of_recipes_has_commands_for_what_waits(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Run, they would make the runs that the search has chosen, each once."""
-    found = load_outcome(Path(__file__).parent.parent / "figures" / "searches" / f"{name}.json")
+    found, name = load_outcome(path), path.stem
+
+    def shown(file: Path) -> list[str]:
+        file.write_text(recipes_page({name: found}, []))
+        return [c for c in commands(str(file)) if c.startswith(f"icstn train {name} ")]
+
+    assert not shown(tmp_path / "before.md")
+    monkeypatch.setattr(ledger_recipes, "WAITING", (name,))
     wanted = set()
     for spec in cells(name, "full", (0, 1, 2)):
         rates = dict(found.exceptions().get((spec.model, spec.sigma), found.chosen))
         wanted.add(replace(spec, **rates))
     made = []
-    for line in (c for c in commands("book/recipes.md") if c.startswith(f"icstn train {name} ")):
+    for line in shown(tmp_path / "waiting.md"):
         models = re.findall(r'-m "(.*?)"', line)
         values = {field: float(value) for field, value in re.findall(r"--set (\w+)=(\S+)", line)}
         made += cells(name, "full", seed_list(re.findall(r"--seeds (\S+)", line)[0]), models, **values)

@@ -60,17 +60,16 @@ _TOLERANT: dict[str, dict[str, Any]] = {
     "CNN-16x": {"rate_classifier": 1e-3, "std_classifier": 0.05},
 }
 
-#: Rows, or rows at one σ, that want other steps than their table's recipe: the search found such for one
-#: cell of Table 1, and the CNN of block (a) needs them to leave the plateau that its initial weights lie on,
+#: Rows, or rows at one σ, that want other steps than their table's recipe: at ``full`` the searches found
+#: them; in 3,000 steps the CNN of block (a) needs them to leave the plateau that its initial weights lie on,
 #: whatever the rounding.
 _EXCEPTIONS: dict[tuple[str, str], Mapping[Any, dict[str, Any]]] = {
     ("table_1", "full"): {("c-STN-1", 2.5): {"rate_predictor": 1e-4}},
     ("table_2", "quick"): {"CNN(a)": {"rate_classifier": 1e-3}},
-    ("table_2", "full"): {"CNN(a)": {"rate_classifier": 1e-3}}
-    | {
-        m: {"rate_predictor": 1e-4, "rate_classifier": 5e-3}
-        for m in EXPERIMENTS["table_2"].rows
-        if "STN" in m and "(b)" in m
+    ("table_2", "full"): {
+        "c-STN-1(a)": {"rate_classifier": 5e-3, "rate_predictor": 4e-4},
+        "c-STN-1(b)": {"rate_classifier": 5e-3, "rate_predictor": 4e-4},
+        "STN(b)": {"rate_classifier": 5e-3},
     },
     **{("tolerance", preset): _TOLERANT for preset in PRESETS},
 }

@@ -75,7 +75,7 @@ SPACES = {
 
 
 #: Tables whose choice waits for its runs: their published Records, and the preset, have the former recipe.
-WAITING: tuple[str, ...] = ("table_2",)
+WAITING: tuple[str, ...] = ()
 
 
 def runs(space: Space, candidate: Candidate, round_: int, seeds: Iterable[int] = (0,)) -> list[Spec]:

@@ -50,10 +50,10 @@ def settings(table: str, preset: str, model: str, sigma: float | None = None) ->
     found = PRESETS[table, preset]
     if (table, preset, model, sigma) == ("table_1", "full", "c-STN-1", 2.5):
         return found._replace(rate_predictor=1e-4)
-    if table == "table_2" and preset in ("quick", "full") and model == "CNN(a)":
+    if (table, preset, model) == ("table_2", "quick", "CNN(a)"):
         return found._replace(rate_classifier=1e-3)
-    if (table, preset) == ("table_2", "full") and "STN" in model and model.endswith("(b)"):
-        return found._replace(rate_predictor=1e-4, rate_classifier=5e-3)
+    if (table, preset) == ("table_2", "full") and model in ("STN(b)", "c-STN-1(a)", "c-STN-1(b)"):
+        return found._replace(rate_predictor=2e-4 if model == "STN(b)" else 4e-4, rate_classifier=5e-3)
     return found
 
 
