@@ -114,10 +114,18 @@ def test_figures_9_and_11_name_each_model() -> None:
     image = torch.zeros(1, 1, 4, 4)
     rows = {
         name: Averages(image, image, within, share, sharp)
-        for name, within, share, sharp in (("initial", 0.07, 0.98, 0.3), ("A", 0.02, 0.8, 0.1))
+        for name, within, share, sharp in (
+            ("initial", 0.07, 0.98, 0.3),
+            ("A", 0.03, 0.8, 0.1),
+            ("B", 0.02, 0.6, 0.2),
+            ("C", 0.025, 0.7, 0.4),
+        )
     }
-    assert "from 0.070 to between 0.0200 and 0.0200" in findings.figure_9(rows)
-    assert "A 80 %" in findings.figure_9(rows)
+    text = findings.figure_9(rows)
+    assert "from 0.070 to between 0.0200 (B) and 0.0300 (A)" in text
+    assert text.endswith("falls to: A 80 %, B 60 %, C 70 %.")
+    del rows["B"], rows["C"]
+    assert "between 0.0300 (A) and 0.0300 (A)" in findings.figure_9(rows)
     assert "does not rise with each row: initial 0.3000, A 0.1000" in findings.figure_11(rows)
 
 

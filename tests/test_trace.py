@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from judged import made
 
+from icstn.evidence.collection import Evidence
 from icstn.evidence.trace import explain, origins
 from icstn.experiments import open_records
 
@@ -65,5 +66,7 @@ def test_finds_the_key_from_before_the_migration() -> None:
 def test_answers_do_not_depend_on_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ICSTN_RECORDS", str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
-    found = explain("1.57", open_records("published"))
+    published = open_records("published")
+    cell = Evidence(published).cell("table_2", "IC-STN-4(b)", "full")
+    found = explain(f"{cell.error.value:.2f}", published)
     assert "cell:         table_2 IC-STN-4(b)" in found

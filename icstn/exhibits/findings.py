@@ -165,13 +165,14 @@ def off_center_rows(rows: Mapping[str, Tensor]) -> str:
 
 
 def figure_9(rows: Mapping[str, Averages]) -> str:
-    """Variance within the classes, and the share of the variance that the class does not explain."""
+    """Variance within the classes, least and most, and the share that the class does not explain."""
     (_, first), *models = rows.items()
-    low, high = (f([stats.within for _, stats in models]) for f in (min, max))
+    ordered = sorted((stats.within, label) for label, stats in models)
+    (low, small), (high, large) = ordered[0], ordered[-1]
     shares = ", ".join(f"{label} {percent(stats.unexplained)}" for label, stats in models)
     return (
-        f"The variance within the classes falls from {first.within:.3f} to between {low:.4f} and {high:.4f}, "
-        f"which hardly tells the models apart; the share that the class does not explain does: {shares}."
+        f"The variance within the classes falls from {first.within:.3f} to between {low:.4f} ({small}) and "
+        f"{high:.4f} ({large}); the share that the class does not explain falls to: {shares}."
     )
 
 
