@@ -61,7 +61,9 @@ class TestOrder:
     def test_a_swap_is_named_with_all_numbers(self) -> None:
         found = Order("block (a)", ONE, {"a": 9.0, "b": 1.0, "c": 2.0})
         assert found.swapped == [("b", "c")]
-        assert str(found) == ("block (a): not the paper's order: b 1 ≤ c 2, the paper has 2.000 > 1.000")
+        assert str(found) == (
+            "block (a): not the paper's order: b 1.00 ≤ c 2.00, the paper has 2.000 > 1.000"
+        )
 
     def test_what_is_lacking_is_said(self) -> None:
         assert "of the 2 models that have a run" in str(Order("", ONE, {"a": 9.0, "b": 5.0}))

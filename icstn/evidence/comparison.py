@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Literal
 
 from icstn.evidence.collection import Evidence, MissingError, finished
-from icstn.evidence.estimates import Estimate, mean_error
+from icstn.evidence.estimates import Estimate, mean_error, significant
 from icstn.experiments.experiment import EXPERIMENTS
 from icstn.experiments.records import Record
 
@@ -104,7 +104,7 @@ class Order:
         if not self.swapped:
             return f"{start}the paper's order{of}"
         pairs = "; ".join(
-            f"{a} {self.ours[a]:.3g} ≤ {b} {self.ours[b]:.3g}, the paper has "
+            f"{a} {significant(self.ours[a])} ≤ {b} {significant(self.ours[b])}, the paper has "
             f"{self.printed[a]:.3f} > {self.printed[b]:.3f}"
             for a, b in self.swapped
         )
