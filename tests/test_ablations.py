@@ -129,6 +129,16 @@ class TestThePage:
         assert "one seed: the interval covers the test items only" in section
         assert r"| IC-STN-4(b) | explicit inverse | 2.00 % | 5.00 % | 3.00 \[2.86, 3.14] points" in section
 
+    @pytest.mark.parametrize("last", [80.0, 9.9])
+    def test_shows_each_seed_where_a_mean_says_little(self, last: float) -> None:
+        runs = [full("table_2", "IC-STN-4(b)", 2.0, seed=s) for s in range(3)]
+        runs += [
+            full("table_2", "IC-STN-4(b)", e, seed=s, invert=True) for s, e in enumerate((last, 2.0, 2.5))
+        ]
+        section = ablations_page(Evidence(runs)).split("(ablation-inverse)=")[1].split("(ablation-")[0]
+        said = "mean says little: 80.0, 2.00, 2.50 %, seed by seed" in " ".join(section.split())
+        assert said == ("says little" in section) == (last == 80.0)
+
     def test_shows_errors_elsewhere(self) -> None:
         run = full("table_2", "IC-STN-2(b)", 3.0)
         after = [90.0, 9.0, 3.0, 2.5, 2.4, 2.5, 2.7, 2.9, 2.8]

@@ -141,7 +141,25 @@ def _part(part: Part, found: Sequence[Contrast]) -> list[str]:
     lines = [f"(ablation-{part.study})=", f"## {part.title}\n", wrap(part.words), ""]
     lines += [wrap(_summary(found)), ""]
     lines += ["| row | change | as it is | changed | difference | seeds |", "|:--|:--|--:|--:|:--|--:|"]
-    return [*lines, *map(_line, found), ""]
+    return [*lines, *map(_line, found), "", *_uneven(found)]
+
+
+#: Runs of one cell are shown one by one where the worst has that many times the error of the best.
+UNEVEN = 5.0
+
+
+def _uneven(found: Sequence[Contrast]) -> list[str]:
+    """What each seed came to where a mean and its interval hide that some runs failed."""
+    out = []
+    for name, cell in ((f"{c.model}, {c.change}", c.varied) for c in found):
+        errors, unit = [run.test_error for run in cell.runs], cell.runs[0].spec.about.unit
+        if len(errors) > 1 and max(errors) > UNEVEN * min(errors):
+            shown = ", ".join(significant(e) for e in errors)
+            text = f"""The runs of *{name}* differ so much that their mean says little: {shown} {unit},
+                seed by seed. The change has the recipe of the row as it is; at other rates fewer or more may
+                fail."""
+            out += [wrap(text), ""]
+    return out
 
 
 def _line(c: Contrast) -> str:
