@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 
 from icstn.evidence import estimates
 from icstn.evidence.estimates import (
@@ -201,15 +202,19 @@ def test_weights_are_drawn_once_and_sum_to_the_items() -> None:
 class TestNeeded:
     """How many seeds would decide: against intervals computed anew for that number."""
 
-    def test_is_the_least_number_that_decides(self) -> None:
-        items, of_one, seeds, value = 0.02, 0.25, 3, 0.21
-        found = Estimate(
-            value, math.hypot(items, of_one / math.sqrt(seeds)), 2.0, "", of_one**2 / seeds, seeds
-        )
+    @pytest.mark.parametrize("value", [0.05, 0.21, 0.5])
+    def test_is_the_least_number_that_decides(self, value: float) -> None:
+        items, of_one = 0.02, 0.25
+
+        def of(n: int) -> Estimate:
+            seeds = of_one**2 / n
+            spread = items**2 + seeds
+            return Estimate(value, math.sqrt(spread), spread**2 / (seeds**2 / (n - 1)), "", seeds, n)
 
         def decided(n: int) -> bool:
-            return value - 1.96 * math.hypot(items, of_one / math.sqrt(n)) > 0
+            return value > stats.t.ppf(0.975, of(n).freedom) * of(n).error
 
+        found = of(3)
         n = found.needed()
         assert n is not None
         assert decided(n)

@@ -123,7 +123,7 @@ def test_figures_9_and_11_name_each_model() -> None:
     }
     text = findings.figure_9(rows)
     assert "from 0.070 to between 0.0200 (B) and 0.0300 (A)" in text
-    assert text.endswith("falls to: A 80 %, B 60 %, C 70 %.")
+    assert text.endswith("does not explain: initial 98 %, A 80 %, B 60 %, C 70 %.")
     del rows["B"], rows["C"]
     assert "between 0.0300 (A) and 0.0300 (A)" in findings.figure_9(rows)
     assert "does not rise with each row: initial 0.3000, A 0.1000" in findings.figure_11(rows)

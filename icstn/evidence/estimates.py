@@ -84,7 +84,17 @@ class Estimate:
         room = ((self.value - threshold) / Z) ** 2 - max(0.0, self.error**2 - self.of_seeds)
         if self.seeds < 2 or room <= 0:
             return None
-        return max(self.seeds, math.ceil(self.of_seeds * self.seeds / room))
+        n = max(self.seeds, math.ceil(self.of_seeds * self.seeds / room))  # as if spreads were known
+        while n < 1000 and self._with_seeds(n).half >= abs(self.value - threshold):
+            n += 1
+        return n
+
+    def _with_seeds(self, n: int) -> Estimate:
+        """As ``n`` seeds a model would leave it that spread as these do: Student's quantile falls, too."""
+        of_seeds = self.of_seeds * self.seeds / n
+        spread = max(0.0, self.error**2 - self.of_seeds) + of_seeds
+        doubt = self.error**4 / self.freedom * (self.seeds / n) ** 2 * (self.seeds - 1) / (n - 1)
+        return Estimate(self.value, math.sqrt(spread), spread**2 / doubt if doubt else math.inf)
 
     def __neg__(self) -> Estimate:
         return replace(self, value=-self.value)

@@ -169,10 +169,10 @@ def figure_9(rows: Mapping[str, Averages]) -> str:
     (_, first), *models = rows.items()
     ordered = sorted((stats.within, label) for label, stats in models)
     (low, small), (high, large) = ordered[0], ordered[-1]
-    shares = ", ".join(f"{label} {percent(stats.unexplained)}" for label, stats in models)
+    shares = ", ".join(f"{label} {percent(stats.unexplained)}" for label, stats in rows.items())
     return (
         f"The variance within the classes falls from {first.within:.3f} to between {low:.4f} ({small}) and "
-        f"{high:.4f} ({large}); the share that the class does not explain falls to: {shares}."
+        f"{high:.4f} ({large}); the share of it all that the class does not explain: {shares}."
     )
 
 
