@@ -2,10 +2,11 @@
 
 A search has two rounds. In the first every candidate trains every row of the table for a small share of the
 preset's iterations; the best few go on to the second, for a larger share, and beside them each row's own
-best, so that a row that needs an exception can show it. All rows of a table get the same candidates and the
-same budget, and one recipe is chosen for all of them: the one whose validation error, relative to the best
-candidate's on the same row, is the least in the geometric mean over rows. The test set is not read. Lengths
-are not searched: a longer run is always better here, and is bounded by what it costs.
+best, so that a row that needs an exception can show it. A small search sends all its candidates to the
+second round at once. All rows of a table get the same candidates and the same budget, and one recipe is
+chosen for all of them: the one whose validation error, relative to the best candidate's on the same row, is
+the least in the geometric mean over rows. The test set is not read. Lengths are not searched: a longer run is
+always better here, and is bounded by what it costs.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Space:
     Attributes:
         experiment: the table.
         values: field of the Spec → its values; a candidate is one of each.
-        kept: how many candidates go on to the second round.
+        kept: how many candidates go on to the second round; if all do, it is the only one.
         shares: of the preset's iterations, in the first and in the second round.
     """
 
@@ -52,6 +53,11 @@ class Space:
         """All combinations, in order."""
         choices = ([(name, v) for v in values] for name, values in self.values.items())
         return list(itertools.product(*choices))
+
+    @property
+    def single(self) -> bool:
+        """Whether there is one round only, which is called the second."""
+        return self.kept >= len(self.candidates())
 
 
 #: The search of each table, at the preset ``full``.
@@ -68,8 +74,14 @@ SPACES = {
         ),
         Space("cascades", {"rate_predictor": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), "clip": (1.0,)}),
         Space("tolerance", {"rate_classifier": (5e-4, 1e-3, 2e-3)}),
-        # other light in training pays where a run begins to know its signs by heart: near its end
-        Space("table_3", {"appearance": (0.0, 0.5, 1.0), "rate_classifier": (1e-3, 2e-3)}, shares=(0.1, 1.0)),
+        # other light in training pays where a run begins to know its signs by heart: a first round would
+        # send it away
+        Space(
+            "table_3",
+            {"appearance": (0.0, 1.0), "rate_classifier": (1e-3, 2e-3)},
+            kept=4,
+            shares=(1 / 3, 1 / 3),
+        ),
     )
 }
 
@@ -159,6 +171,8 @@ class SearchOutcome:
     @property
     def kept(self) -> list[Candidate]:
         """Those that went on to the second round, the best of the first round first."""
+        if self.space.single:
+            return self.space.candidates()
         scores = self.scores(1)
         return sorted(scores, key=lambda c: scores[c])[: self.space.kept]
 
@@ -175,6 +189,8 @@ class SearchOutcome:
 
     def plan(self, round_: int) -> list[tuple[Candidate, Spec]]:
         """The runs of a round: every cell for each of its candidates, in the second also its favorite."""
+        if round_ == 1 and self.space.single:
+            return []
         candidates = self.space.candidates() if round_ == 1 else self.kept
         planned = [(c, spec) for c in candidates for spec in runs(self.space, c, round_)]
         for cell, own in self.favorites.items() if round_ == 2 else ():
