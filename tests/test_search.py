@@ -45,7 +45,7 @@ def test_every_row_gets_the_same_and_no_test_data(name: str, round_: int) -> Non
         assert all(getattr(s, field) == value for s in specs for field, value in candidate)
     lengths = [runs(space, space.candidates()[0], r)[0].iterations for r in (1, 2)]
     assert lengths == [round(share * cells(name, "full")[0].iterations) for share in space.shares]
-    assert lengths[0] < lengths[1]
+    assert lengths[0] < lengths[1] or space.single
 
 
 def test_what_is_tried() -> None:
@@ -56,8 +56,9 @@ def test_what_is_tried() -> None:
         "table_2": ({"rate_classifier": rates[0], "rate_predictor": rates[1]}, (0.05, 1.0)),
         "cascades": ({"rate_predictor": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), "clip": (1.0,)}, (0.05, 0.25)),
         "tolerance": ({"rate_classifier": (5e-4, 1e-3, 2e-3)}, (0.05, 0.25)),
-        "table_3": ({"appearance": (0.0, 0.5, 1.0), "rate_classifier": (1e-3, 2e-3)}, (0.1, 1.0)),
+        "table_3": ({"appearance": (0.0, 1.0), "rate_classifier": (1e-3, 2e-3)}, (1 / 3, 1 / 3)),
     }
+    assert [s.experiment for s in SPACES.values() if s.single] == ["table_3"]
     assert {s.experiment: (dict(s.values), s.shares) for s in SPACES.values()} == typed
 
 
@@ -74,7 +75,7 @@ def test_the_score_is_relative_to_the_best_of_each_row() -> None:
 @pytest.fixture
 def played(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
     """Errors by a table: the winner of the short round loses the long one. What was asked for, in order."""
-    errors = {1: {1e-4: 1.0, 2e-4: 2.0, 3e-4: None}, 2: {1e-4: 5.0, 2e-4: 4.0}}
+    errors = {1: {1e-4: 1.0, 2e-4: 2.0, 3e-4: None}, 2: {1e-4: 5.0, 2e-4: 4.0, 3e-4: 6.0}}
     asked: list[tuple[int, float]] = []
 
     def play(specs, records, execution):
@@ -108,6 +109,16 @@ def test_the_best_go_on_and_the_best_of_them_is_chosen(
     assert found.chosen == B
     assert set(played) == {(1, 1e-4), (1, 2e-4), (1, 3e-4), (2, 1e-4), (2, 2e-4)}
     assert len(found.tries) == 5 * len(EXPERIMENTS["table_2"].rows)
+
+
+def test_a_search_that_keeps_all_has_the_longer_round_only(
+    tmp_path: Path, played: list[tuple[int, float]]
+) -> None:
+    found = conduct(replace(SPACE, kept=3), Records(tmp_path), Execution())
+    assert found.kept == [A, B, C]
+    assert found.chosen == B, "the winner of a short round would be A"
+    assert {round_ for round_, _ in played} == {t.round for t in found.tries} == {2}
+    assert len(found.tries) == 3 * len(EXPERIMENTS["table_2"].rows)
 
 
 def test_a_search_goes_on_from_an_unfinished_outcome(tmp_path: Path, played: list[tuple[int, float]]) -> None:

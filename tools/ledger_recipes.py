@@ -46,9 +46,10 @@ The preset `full` trains each table by one recipe, and some rows by one of their
 been run, code chooses it, on a validation set that is held out of the training data (the last 10,000
 training digits; of the traffic signs every sixth physical sign of a class; of the photograph other
 draws), in a search of two rounds: every candidate trains every row of the table for a small share of
-the preset's length, and the best go on to a longer round, beside each row's own best. Each row has the
-same candidates and the same budget. The score of a candidate is its validation error relative to the
-best candidate's on the same row, in the geometric mean over the rows: 1 is the best on every row. A row
+the preset's length, and the best go on to a longer round, beside each row's own best; where there are
+few candidates, all go there at once. Each row has the same candidates and the same budget. The score of
+a candidate is its validation error relative to the best candidate's on the same row, in the geometric
+mean over the rows: 1 is the best on every row. A row
 has a recipe of its own only where another finalist's interval lies wholly below the chosen one's. The
 test set is not read. What was not searched: the optimizer (Adam), the schedule (cosine), the batch and
 the length, which were set in advance, by what a desk computer can train in an hour or two. To run a
@@ -102,9 +103,10 @@ def _of_table(found: SearchOutcome, done: Set[RunSpec]) -> list[str]:
     kinds = found.exceptions()
     for (model, sigma), candidate in kinds.items():
         out.append(f"\nAn exception: {_cell(found, model, sigma)} has {_said(candidate)}.")
-    for round_ in (1, 2):
+    for round_ in dict.fromkeys(t.round for t in found.tries):
         iterations = next(t.iterations for t in found.tries if t.round == round_)
-        out += [f"\n### Round {round_}: {iterations:,} iterations a run\n", *_round(found, round_)]
+        name = "The only round" if found.space.single else f"Round {round_}"
+        out += [f"\n### {name}: {iterations:,} iterations a run\n", *_round(found, round_)]
     return out
 
 
@@ -137,7 +139,7 @@ def _command(table: str, recipe: Candidate, specs: Iterable[RunSpec]) -> str:
 def _round(found: SearchOutcome, round_: int) -> list[str]:
     scores = found.scores(round_)
     order = sorted(scores, key=lambda c: scores[c])
-    first = found.scores(1)
+    first = found.scores(found.tries[0].round)
     letters = {c: chr(ord("A") + i) for i, c in enumerate(sorted(first, key=lambda c: first[c]))}
     tries = [t for t in found.tries if t.round == round_]
     rows = [[WORDS[name], *(_decimals(dict(c)[name]) for c in order)] for name, _ in order[0]]
