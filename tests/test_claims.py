@@ -65,6 +65,19 @@ class TestVerdicts:
         findings = [Finding(str(p), "holds", (), p) for p in (0.04, 0.001, 0.03)]
         assert [f.verdict for f in corrected(findings)] == ["undecided", "holds", "undecided"]
 
+    def test_seeds_that_would_decide_are_counted_with_the_correction(self) -> None:
+        """Alone it is decided by the three seeds that it has; beside another open one it wants more."""
+        near = Estimate(0.26, 0.12, 30.0, "", 0.1**2, 3)
+        alone = compare("near", near)
+        assert (alone.verdict, alone.needed) == ("holds", 3)
+        sure = [compare("far", Estimate(value, 0.1, 30.0, "", 0.01, 3)) for value in (9, 10)]
+        open_ = [replace(near, value=0.2), near]
+        found = corrected([*(compare(str(e.value), e) for e in open_), *sure])
+        assert [f.verdict for f in found] == ["undecided", "undecided", "holds", "holds"]
+        wanted = [open_[0].needed(0.0, 0.05), open_[1].needed(0.0, 0.05 / 2)]
+        assert [f.needed for f in found[:2]] == wanted
+        assert wanted[1] > 3
+
     def test_facts_are_not_among_the_many(self) -> None:
         findings = [Finding("a fact", "holds"), compare("a number", estimate(1.0, 0.9))]
         assert [f.verdict for f in corrected(findings)] == ["holds", "holds"]

@@ -203,7 +203,8 @@ class TestNeeded:
     """How many seeds would decide: against intervals computed anew for that number."""
 
     @pytest.mark.parametrize("value", [0.05, 0.21, 0.5])
-    def test_is_the_least_number_that_decides(self, value: float) -> None:
+    @pytest.mark.parametrize("size", [0.05, 0.05 / 14])
+    def test_is_the_least_number_that_decides(self, value: float, size: float) -> None:
         items, of_one = 0.02, 0.25
 
         def of(n: int) -> Estimate:
@@ -212,15 +213,18 @@ class TestNeeded:
             return Estimate(value, math.sqrt(spread), spread**2 / (seeds**2 / (n - 1)), "", seeds, n)
 
         def decided(n: int) -> bool:
-            return value > stats.t.ppf(0.975, of(n).freedom) * of(n).error
+            return value > stats.t.ppf(1 - size / 2, of(n).freedom) * of(n).error
 
         found = of(3)
-        n = found.needed()
+        if value < -stats.norm.ppf(size / 2) * items:
+            assert found.needed(size=size) is None
+            return
+        n = found.needed(size=size)
         assert n is not None
         assert decided(n)
         assert not decided(n - 1)
-        assert (-found).needed() == n
-        assert found.needed(2 * value) == n
+        assert (-found).needed(size=size) == n
+        assert found.needed(2 * value, size) == n
 
     def test_nothing_helps_where_the_items_alone_leave_it_open(self) -> None:
         assert Estimate(0.1, 0.2, 2.0, "", 0.01, 3).needed() is None

@@ -75,17 +75,23 @@ class Estimate:
 
         return float(2 * stdtr(min(self.freedom, 1e12), -abs(self.value - threshold) / self.error))
 
-    def needed(self, threshold: float = 0.0) -> int | None:
-        """How many seeds a model would put the threshold outside the interval, if the value stayed as it is.
+    def needed(self, threshold: float = 0.0, size: float = 0.05) -> int | None:
+        """How many seeds a model would make a test of the threshold reject, if the value stayed as it is.
 
-        The part of the interval that comes from the test items does not shrink. None where it alone reaches
-        as far as the threshold, or where one seed tells nothing of the others.
+        The part of the spread that comes from the test items does not shrink. None where it alone leaves the
+        threshold open, or where one seed tells nothing of the others.
+
+        Args:
+            threshold: the value in question.
+            size: of the two-sided test; with 0.05 the threshold leaves the 95 % interval.
         """
-        room = ((self.value - threshold) / Z) ** 2 - max(0.0, self.error**2 - self.of_seeds)
+        from scipy.special import ndtri
+
+        room = ((self.value - threshold) / ndtri(1 - size / 2)) ** 2 - max(0.0, self.error**2 - self.of_seeds)
         if self.seeds < 2 or room <= 0:
             return None
         n = max(self.seeds, math.ceil(self.of_seeds * self.seeds / room))  # as if spreads were known
-        while n < 1000 and self._with_seeds(n).half >= abs(self.value - threshold):
+        while n < 1000 and self._with_seeds(n).p_value(threshold) > size:
             n += 1
         return n
 

@@ -35,6 +35,7 @@ class Finding:
         p: p-value of a comparison; none for a fact.
         needed: how many seeds a model would decide a comparison, if that can be said
             (:meth:`icstn.evidence.estimates.Estimate.needed`).
+        tested: a comparison's number and its threshold, from which a correction counts ``needed`` anew.
     """
 
     text: str
@@ -42,6 +43,7 @@ class Finding:
     cells: tuple[Cell, ...] = ()
     p: float | None = None
     needed: int | None = None
+    tested: tuple[Estimate, float] | None = None
 
 
 def fact(text: str, condition: bool, cells: Sequence[Cell] = ()) -> Finding:
@@ -68,7 +70,7 @@ def compare(
         digits, unit: of the number.
     """
     shown = _shown(text, found, digits, unit)
-    return Finding(shown, above(found, over), tuple(cells), found.p_value(over), found.needed(over))
+    return _tested(shown, above(found, over), cells, found, over)
 
 
 def below(
@@ -84,7 +86,7 @@ def below(
     verdict = above(-found, -limit)
     shown = f"{_shown(text, found, digits, unit)}; our limit {limit:g}"
     shown += f" (below for any above {found.high:.{digits}f}, not below for any under {found.low:.{digits}f})"
-    return Finding(shown, verdict, tuple(cells), found.p_value(limit), found.needed(limit))
+    return _tested(shown, verdict, cells, found, limit)
 
 
 def within(text: str, found: Estimate, margin: float, cells: Sequence[Cell] = ()) -> Finding:
@@ -97,7 +99,12 @@ def within(text: str, found: Estimate, margin: float, cells: Sequence[Cell] = ()
     least = max(abs(found.low), abs(found.high))
     shown = f"{_shown(text, found)}; our margin ±{margin:g} (within any above {least:.2f})"
     side = margin if found.value > 0 else -margin
-    return Finding(shown, verdict, tuple(cells), p, found.needed(side))
+    return replace(_tested(shown, verdict, cells, found, side), p=p)
+
+
+def _tested(text: str, verdict: Verdict, cells: Sequence[Cell], found: Estimate, threshold: float) -> Finding:
+    p, needed = found.p_value(threshold), found.needed(threshold)
+    return Finding(text, verdict, tuple(cells), p, needed, (found, threshold))
 
 
 def _shown(text: str, found: Estimate, digits: int = 2, unit: str = "points") -> str:
@@ -112,13 +119,19 @@ def above(found: Estimate, threshold: float = 0.0) -> Verdict:
 
 
 def corrected(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings of one claim with Holm's correction for their number; facts are left as they are."""
+    """The findings of one claim with Holm's correction for their number; facts are left as they are.
+
+    The seeds that an undecided one needs are counted with the correction, too.
+    """
     order = sorted((f.p, i) for i, f in enumerate(findings) if f.p is not None)
     out, largest = list(findings), 0.0
     for rank, (p, i) in enumerate(order):
-        largest = max(largest, p * (len(order) - rank))
+        left = len(order) - rank
+        largest = max(largest, p * left)
         if largest > ALPHA:
-            out[i] = replace(out[i], verdict="undecided")
+            found, threshold = out[i].tested or (None, 0.0)
+            needed = found.needed(threshold, ALPHA / left) if found else None
+            out[i] = replace(out[i], verdict="undecided", needed=needed)
     return out
 
 
