@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from judged import made
 
 from icstn.evidence import ablations
-from icstn.evidence.ablations import Contrast
+from icstn.evidence.ablations import Contrast, extrapolated
 from icstn.evidence.collection import Evidence, Measurements, identity
 from icstn.evidence.elsewhere import MOST, NOISE
-from icstn.evidence.estimates import Measured
-from icstn.experiments import Record
+from icstn.evidence.estimates import Estimate, Measured
+from icstn.experiments import Record, paper
 from icstn.experiments.studies import STUDIES
 from tools.ledger_ablations import PARTS, ablations_page
 
@@ -87,6 +89,25 @@ def test_two_cells_that_differ_in_one_thing(
     assert contrast.difference.value == pytest.approx(varied.test_error - usual.test_error)
 
 
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_errors_are_drawn_on_to_other_sizes(power: float) -> None:
+    """Against NumPy's line, and its covariance for weights of one."""
+    sides, values = (16.0, 24.0, 32.0), (9.0, 7.5, 6.0)
+    errors = {s: Estimate(v, 0.2, 11.0) for s, v in zip(sides, values, strict=True)}
+    x = np.array(sides) ** -power
+    line, covariance = np.polyfit(x, values, 1, w=np.full(3, 1 / 0.2), cov="unscaled")
+    at = np.array([50.0**-power, 1.0])
+    found = extrapolated(errors, 50.0, power)
+    assert found.value == pytest.approx(line @ at)
+    assert found.error == pytest.approx((at @ covariance @ at) ** 0.5)
+    assert found.freedom == 11.0
+
+
+def test_a_line_through_what_lies_on_one() -> None:
+    law = {side: Estimate(2.0 + 64.0 / side, 0.1) for side in (16.0, 24.0, 32.0)}
+    assert extrapolated(law, 50.0, 1.0).value == pytest.approx(3.28)
+
+
 def test_every_run_of_the_ablations_is_shown() -> None:
     """With all runs of the studies that vary one thing, each stands in some comparison."""
     named = {part.study for part in PARTS}
@@ -111,6 +132,18 @@ def _unpaired(specs: list) -> set[str]:
 
 
 class TestThePage:
+    def test_signs_of_full_size_are_told_from_three_sizes(self) -> None:
+        sides = {16: 4.0 + 6.0, 24: 4.0 + 4.0}
+        runs = [full("table_3", "IC-STN-2", 4.0 + 3.0)]
+        runs += [full("table_3", "IC-STN-2", e, resolution=side) for side, e in sides.items()]
+        page = " ".join(ablations_page(Evidence(runs)).split())
+        assert "10.00 % at 16, 8.00 % at 24, 7.00 % at 32" in page
+        assert re.search(r"5\.92 \\\[[0-9., ]+\] % by the side, 6\.52 .* by the square", page)
+        printed = paper.TABLE_3["IC-STN-2"].error
+        assert f"0.5 to 1.1 of the {7 - printed:.1f} points between" in page
+        few = " ".join(ablations_page(Evidence(runs[:2])).split())
+        assert "Drawn on to" not in few
+
     def test_says_what_was_not_run(self) -> None:
         page = ablations_page(Evidence([]))
         left = page.split("## Not run yet")[1]
