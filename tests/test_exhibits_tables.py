@@ -115,6 +115,18 @@ def test_latex_escapes_what_latex_would_read():
     assert text.count("{") == text.count("}")
 
 
+def test_other_light_in_training_is_told():
+    """Which the paper does not have: of all runs, or of those that had it."""
+    assert not any("augmentation" in note for note in tables.table_3(runs("table_3")).notes)
+    varied = [record(s, 1.0) for s in cells("table_3", "quick", appearance=0.5)]
+    (note,) = (note for note in tables.table_3(varied).notes if "augmentation" in note)
+    assert note.startswith("Trained under light")
+    assert "strength 0.5); the paper does not" in note
+    some = [r for r in varied if r.spec.model in ("CNN", "IC-STN-4")]
+    (note,) = (n for n in tables.table_3([*runs("table_3"), *some]).notes if "augmentation" in n)
+    assert note.startswith("CNN, IC-STN-4: trained under light")
+
+
 @pytest.mark.parametrize("make", [tables.table_1, tables.table_2, tables.table_3])
 def test_no_records_gives_the_papers_table(make):
     table = make([])

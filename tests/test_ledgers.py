@@ -54,6 +54,13 @@ class TestWhatIntervalsCover:
             assert "too wide" not in page
             assert (said in " ".join(page.split())) == (seeds == 1)
 
+    def test_other_light_on_the_signs_is_told(self) -> None:
+        plain, varied = (made("table_3", "CNN", 9.0, preset=name) for name in ("quick", "full"))
+        assert (plain.spec.appearance, varied.spec.appearance) == (0.0, 1.0)
+        pages = (summary_page(Evidence([run]), set()) for run in (plain, varied))
+        told = ["Table 3, preset `full`: trained under light" in " ".join(page.split()) for page in pages]
+        assert told == [False, True]
+
     def test_reached_and_alike_are_two_columns(self) -> None:
         page = summary_page(Evidence(table("table_2", {"STN(a)": 0.1, "CNN(a)": 6.6})), set())
         assert "| ✓ | ✗ | Table 2, STN(a) |" in page

@@ -10,6 +10,7 @@ from icstn.evidence.comparison import ALIKE, Compared, against_paper
 from icstn.evidence.estimates import coverage, percent
 from icstn.evidence.predicates.composition import side_of_composition
 from icstn.evidence.verdicts import VERDICTS, Verdict
+from icstn.exhibits.cells import augmented
 from icstn.experiments import EXPERIMENTS, Record
 from tools.ledger_text import MARKS, NOTE, escaped, tally, wrap
 
@@ -73,7 +74,7 @@ def _numbers(cells: Sequence[Compared], records: Sequence[Record]) -> list[str]:
         "cell that is reached and not alike shows that the recipe differs, not that the paper's number was "
         "reproduced: optimizer, schedule and number of steps then mattered more than what the paper varied. "
         "Table 1 is measured on another photograph than the paper's, so its cells can be compared in size "
-        f"but not digit by digit.{_copy(records)}"
+        f"but not digit by digit.{_copy(records)}{_light(records)}"
     )
     return [
         wrap(text),
@@ -94,6 +95,12 @@ def _copy(records: Sequence[Record]) -> str:
         " Nor can those of Table 3: its signs come from a copy in which nearly all images were reduced to "
         "32×32 pixels."
     )
+
+
+def _light(records: Sequence[Record]) -> str:
+    """That signs were trained under varied light, if they were."""
+    note = augmented(r for r in records if (r.spec.experiment, r.spec.preset) == ("table_3", "full"))
+    return note and f" Table 3, preset `full`: {note[0].lower()}{note[1:]}"
 
 
 def _side(evidence: Evidence) -> list[str]:

@@ -12,6 +12,7 @@ import pandas as pd
 from icstn.evidence.collection import Cell, finished
 from icstn.evidence.estimates import coverage, minus, significant
 from icstn.experiments.records import Record
+from icstn.experiments.spec import Spec
 
 #: Where there is no number.
 MISSING = "–"
@@ -86,6 +87,7 @@ def notes(records: Sequence[Record], counts: Iterable[int], intervals: bool = Tr
     for items, draws in sizes:
         times = f"{draws} perturbation{'s' * (draws > 1)} each"
         out.append(f"Tested on {items:,} items, {times}, alike for all models.")
+    out.append(augmented(records))
     if failed := [f"{r.spec.model} (seed {r.spec.seed})" for r in records if r.status != "finished"]:
         out.append(f"Diverged and left out of the means: {', '.join(failed)}.")
     if any(r.stand_in for r in records):
@@ -94,6 +96,21 @@ def notes(records: Sequence[Record], counts: Iterable[int], intervals: bool = Tr
         )
     real = [r.provenance.get("data", {}) for r in records if not r.stand_in]
     return (*filter(None, out), *sorted({note for data in real for note in data.get("notes", ())}))
+
+
+def augmented(records: Iterable[Record]) -> str:
+    """Which runs saw other light in training than the data has, empty where none did."""
+    specs = [r.spec for r in records if isinstance(r.spec, Spec)]
+    varied = [s for s in specs if s.appearance]
+    if not varied:
+        return ""
+    models = list(dict.fromkeys(s.model for s in varied))
+    who = "Trained" if len(varied) == len(specs) else f"{', '.join(models)}: trained"
+    strengths = " or ".join(f"{x:g}" for x in sorted({s.appearance for s in varied}))
+    return (
+        f"{who} under light, sharpness and noise that vary from sample to sample (augmentation of "
+        f"appearance, strength {strengths}); the paper does not do so."
+    )
 
 
 def _of_seeds(counts: Sequence[int]) -> str:

@@ -31,7 +31,7 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     | {"iterations": 200_000, "test_draws": 10, "rate_classifier": 1e-2, "rate_predictor": 1e-4},
     ("table_3", "smoke"): _ADAM | {"iterations": 10, "test_items": 200},
     ("table_3", "quick"): _ADAM | {"iterations": 600},
-    ("table_3", "full"): _ADAM | {"iterations": 6000, "test_draws": 3, "restarts": 3},
+    ("table_3", "full"): _ADAM | {"iterations": 6000, "test_draws": 3, "restarts": 3, "appearance": 1.0},
     ("table_3", "paper"): _SGD
     | {"iterations": 200_000, "test_draws": 10, "rate_classifier": 1e-3, "rate_predictor": 1e-5},
     ("baselines", "smoke"): {"samples": 300, "test_items": 100},
@@ -71,6 +71,7 @@ _EXCEPTIONS: dict[tuple[str, str], Mapping[Any, dict[str, Any]]] = {
         "c-STN-1(b)": {"rate_classifier": 5e-3, "rate_predictor": 4e-4},
         "STN(b)": {"rate_classifier": 5e-3},
     },
+    ("table_3", "full"): {model: {"rate_classifier": 1e-3} for model in ("c-STN-1", "IC-STN-2")},
     **{("tolerance", preset): _TOLERANT for preset in PRESETS},
 }
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from golden import draws
+from golden.light import Light
 from golden.nets import Row, Weights, initial, like, output
 from golden.settings import Settings
 from golden.sight import Place, corner_pixels
@@ -35,12 +36,15 @@ class Course(NamedTuple):
     errors: list[float]
 
 
-def loss_and_error(row: Row, weights: Weights, problem: Problem, p: Tensor, item: Tensor, side: str) -> tuple:
-    """Of a batch: cross-entropy and % wrong, or squared parameters and pixels."""
+def loss_and_error(
+    row: Row, weights: Weights, problem: Problem, p: Tensor, item: Tensor, side: str, light: Light, step: int
+) -> tuple:
+    """Of a step's batch: cross-entropy and % wrong, or squared parameters and pixels."""
     if problem.labels is None:
         q = output(row, weights, problem.images, p, problem.place, side)
         return q.pow(2).sum(1).mean(), corner_pixels(q.detach(), problem.place.width).mean()
-    logits, label = output(row, weights, problem.images[item], p, problem.place, side), problem.labels[item]
+    images, label = light.on(problem.images[item], step), problem.labels[item]
+    logits = output(row, weights, images, p, problem.place, side)
     likelihood = logits - torch.logsumexp(logits, 1, keepdim=True)
     loss = -likelihood[torch.arange(len(label)), label].mean()
     return loss, 100 * (logits.detach().argmax(1) != label).double().mean()
@@ -62,11 +66,12 @@ def run(
     )
     weights, rule = like(row, first.flat), rule_of(s)
     average: list[Tensor] = []
+    light = Light(seed, restart, s.appearance)
     losses, errors = [], []
     for step in range(s.iterations if steps is None else steps):
         p, item = draw(problem, s, seed, restart, step)
         leaves = [w.clone().requires_grad_() for w in weights.flat]
-        loss, error = loss_and_error(row, like_grad(row, leaves), problem, p, item, s.side)
+        loss, error = loss_and_error(row, like_grad(row, leaves), problem, p, item, s.side, light, step)
         slopes = list(torch.autograd.grad(loss, leaves))
         geometric = len(weights.geometric)
         slopes = clipped(slopes[:geometric], s.clip) + slopes[geometric:]

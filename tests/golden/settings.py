@@ -23,6 +23,7 @@ class Settings(NamedTuple):
     batch: int = 100
     average: float = 0.0
     weight_decay: float = 0.0
+    appearance: float = 0.0
 
 
 _ADAM, _SGD = ("adam", "cosine", "template"), ("sgd", "constant", "image")
@@ -40,7 +41,7 @@ PRESETS = {
     ("table_2", "paper"): Settings(*_SGD, 200000, 1e-4, 1e-2, 0.1, 0.1, 10, 0),
     ("table_3", "smoke"): Settings(*_ADAM, 10, *_ROUND, 0.001, 0.01, 1, 200),
     ("table_3", "quick"): Settings(*_ADAM, 600, *_ROUND, 0.001, 0.01, 1, 0),
-    ("table_3", "full"): Settings(*_ADAM, 6000, *_ROUND, 0.001, 0.01, 3, 0, 3),
+    ("table_3", "full"): Settings(*_ADAM, 6000, *_ROUND, 0.001, 0.01, 3, 0, 3, appearance=1.0),
     ("table_3", "paper"): Settings(*_SGD, 200000, 1e-5, 1e-3, 0.001, 0.01, 10, 0),
 }
 
@@ -54,6 +55,8 @@ def settings(table: str, preset: str, model: str, sigma: float | None = None) ->
         return found._replace(rate_classifier=1e-3)
     if (table, preset) == ("table_2", "full") and model in ("STN(b)", "c-STN-1(a)", "c-STN-1(b)"):
         return found._replace(rate_predictor=2e-4 if model == "STN(b)" else 4e-4, rate_classifier=5e-3)
+    if (table, preset) == ("table_3", "full") and model in ("c-STN-1", "IC-STN-2"):
+        return found._replace(rate_classifier=1e-3)
     return found
 
 
