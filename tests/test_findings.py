@@ -94,6 +94,19 @@ def test_figure_7_counts_what_falls_and_what_rises_again() -> None:
     assert "; 1 have risen again" in text
 
 
+def test_figure_7_says_what_reuse_leaves_of_a_single_operations_error() -> None:
+    once = {
+        "σ = 1": ErrorCurve(np.array([9.0, 4, 2, 1]), 1),
+        "σ = 2": ErrorCurve(np.array([9.0, 4, 3, 5]), 1),
+    }
+    other = ErrorCurve(np.array([9.0, 5, 4, 0.1]), 2)
+    panels = {title: {"c-STN-1": curve, "IC-STN-2": other} for title, curve in once.items()}
+    assert "a single operation keep 25 % to 75 % of their error at the best number" in findings.figure_7(
+        panels
+    )
+    assert "single operation" not in findings.figure_7({"σ": {"IC-STN-2": other}})
+
+
 def test_figure_8_measures_how_far_the_ink_is_from_the_middle() -> None:
     def dot(offset: int, down: int = 0) -> torch.Tensor:
         image = torch.zeros(2, 1, 15, 11)

@@ -133,7 +133,8 @@ def figure_6(sigma: float, error: Float[Tensor, " n"]) -> str:
 
 
 def figure_7(panels: Mapping[str, Mapping[str, ErrorCurve]]) -> str:
-    """How many of the predictors end below the error at the trained number of operations."""
+    """How many predictors end below the error at the trained number of operations, and what reuse leaves of
+    the error of those that trained for one."""
     curves = [curve for panel in panels.values() for curve in panel.values()]
     ratios = np.array([c.error[-1] / c.error[c.trained] for c in curves])
     last = min(len(c.error) for c in curves) - 1
@@ -143,6 +144,18 @@ def figure_7(panels: Mapping[str, Mapping[str, ErrorCurve]]) -> str:
     return (
         f"After {last} operations the error of {below} predictors is below the one at the number that they "
         f"were trained with, {median}; {risen} have risen again by more than a tenth from their least."
+        f"{_untrained_reuse(curves)}"
+    )
+
+
+def _untrained_reuse(curves: Sequence[ErrorCurve]) -> str:
+    """Predictors that were applied once in training, applied again: the least that is left of their error."""
+    left = [c.error[c.best] / c.error[c.trained] for c in curves if c.trained == 1]
+    if not left:
+        return ""
+    span = " to ".join(dict.fromkeys(percent(float(x)) for x in (min(left), max(left))))
+    return (
+        f" Those that trained for a single operation keep {span} of their error at the best number of them."
     )
 
 
