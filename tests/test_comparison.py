@@ -6,7 +6,8 @@ import pytest
 from judged import PAPER, table
 
 from icstn.evidence.collection import Evidence
-from icstn.evidence.comparison import Order, against_paper, orders
+from icstn.evidence.comparison import Compared, Order, against_paper, orders
+from icstn.evidence.estimates import Estimate
 from icstn.experiments import paper
 
 ONE = {"a": 3.0, "b": 2.0, "c": 1.0}
@@ -48,6 +49,12 @@ class TestCells:
         assert row.ours is not None
         assert not row.ours.low <= row.printed <= row.ours.high
         assert row.alike() == alike
+
+    @pytest.mark.parametrize(("half", "alike"), [(0.19, True), (0.21, False)])
+    def test_an_interval_that_holds_everything_makes_nothing_alike(self, half: float, alike: bool) -> None:
+        """The paper's number lies inside either interval, 15 % from ours."""
+        ours = Estimate(4.944 * 1.15, half * 4.944 / 1.96)
+        assert Compared("table_2", "STN(a)", 4.944, ours, 2).alike() == alike
 
     def test_a_cell_without_a_run_is_neither(self) -> None:
         row = self.rows()["table_3", "STN"]

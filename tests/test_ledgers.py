@@ -61,6 +61,18 @@ class TestWhatIntervalsCover:
         told = ["Table 3, preset `full`: trained under light" in " ".join(page.split()) for page in pages]
         assert told == [False, True]
 
+    def test_where_all_is_open_nothing_else_is_said_to_hold(self) -> None:
+        runs = [
+            made("table_3", m, e, seed=s) for s in (0, 1) for m, e in (("STN", 9.0 - 4 * s), ("CNN", 8.0))
+        ]
+        runs += [
+            made("table_3", m, 7.0 + s, seed=s) for s in (0, 1) for m in ("c-STN-1", "IC-STN-2", "IC-STN-4")
+        ]
+        page = " ".join(summary_page(Evidence(runs), set()).split())
+        assert "On traffic signs the error falls from CNN to STN to c-STN-1 to IC-STN-2 to IC-STN-4." in page
+        assert "Open in each of 4 comparisons." in page
+        assert "Open in 4 of 4" not in page
+
     def test_reached_and_alike_are_two_columns(self) -> None:
         page = summary_page(Evidence(table("table_2", {"STN(a)": 0.1, "CNN(a)": 6.6})), set())
         assert "| ✓ | ✗ | Table 2, STN(a) |" in page

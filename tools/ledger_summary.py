@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from icstn.evidence.claims import CLAIMS, Claim, Judgement, judge, judge_together
 from icstn.evidence.collection import Evidence, MissingError
-from icstn.evidence.comparison import ALIKE, Compared, against_paper
+from icstn.evidence.comparison import ALIKE, WIDE, Compared, against_paper
 from icstn.evidence.estimates import coverage, percent
 from icstn.evidence.predicates.composition import side_of_composition
 from icstn.evidence.verdicts import VERDICTS, Verdict
@@ -70,7 +70,8 @@ def _numbers(cells: Sequence[Compared], records: Sequence[Record]) -> list[str]:
         "The table sets the paper's test errors beside ours: the mean over seeds with its 95 % "
         f"interval ({coverage([row.seeds for row in have])}), from the best preset that has been run. "
         "*Reached*: ✓ our mean is at or below the paper's, ✗ it is above by more than its interval, ? "
-        f"anything else. *Alike*: the two are the same number, to {percent(ALIKE)} or to our interval. A "
+        f"anything else. *Alike*: the two are the same number, to {percent(ALIKE)} or to our interval where "
+        f"that is within {percent(WIDE)} on either side. A "
         "cell that is reached and not alike shows that the recipe differs, not that the paper's number was "
         "reproduced: optimizer, schedule and number of steps then mattered more than what the paper varied. "
         "Table 1 is measured on another photograph than the paper's, so its cells can be compared in size "
@@ -164,6 +165,8 @@ def _doubt(j: Judgement) -> str:
     """How many comparisons of an undecided claim are, and what would decide them."""
     unsure = [f for f in j.findings if f.verdict == "undecided"]
     text = f"Open in {len(unsure)} of {len(j.findings)} comparisons; the others hold. "
+    if len(unsure) == len(j.findings):
+        text = f"Open in each of {len(unsure)} comparisons. "
     if len(j.findings) == 1:
         text = "The interval includes both answers. "
     needed = [f.needed for f in unsure]

@@ -16,6 +16,8 @@ Reached = Literal["reached", "not reached", "undecided", "not run"]
 
 #: Relative difference up to which two errors count as alike.
 ALIKE = 0.1
+#: Half an interval, as a share of the paper's number, from which on it holds too much to tell anything alike.
+WIDE = 0.2
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,13 @@ class Compared:
         return "not reached" if self.ours.low > self.printed else "undecided"
 
     def alike(self, share: float = ALIKE) -> bool:
-        """Whether the two are the same number: within so much of the paper's, or inside our interval."""
+        """Whether the two are the same number: within so much of the paper's, or inside our interval.
+
+        An interval that is wider than :data:`WIDE` of the paper's number on either side does not count.
+        """
         if self.ours is None:
             return False
-        inside = self.ours.low <= self.printed <= self.ours.high
+        inside = self.ours.low <= self.printed <= self.ours.high and self.ours.half <= WIDE * self.printed
         return inside or abs(self.ours.value - self.printed) <= share * self.printed
 
 
