@@ -229,6 +229,14 @@ def test_published_searches_tried_what_they_say(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: p.stem)
+def test_the_page_of_recipes_shows_each_round_by_its_name(path: Path) -> None:
+    found = load_outcome(path)
+    own = recipes_page({path.stem: found}, [])
+    names = ["The only round"] if found.space.single else ["Round 1", "Round 2"]
+    assert re.findall(r"^### (.*):", own, re.MULTILINE) == names
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: p.stem)
 def test_the_page_of_recipes_has_commands_for_what_waits(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -176,7 +176,7 @@ def _full_size(found: Sequence[Contrast]) -> list[str]:
     model = found[0].model
     printed = EXPERIMENTS["table_3"].printed[model, EXPERIMENTS["table_3"].sigmas[0]]
     gain = [errors[32.0].value - e.value for e in there.values()]
-    text = f"""Drawn on to the {ablations.INPUT_SIDE} pixels that the networks see, along a line in the
+    text = f"""Drawn on to the {ablations.INPUT_SIDE} pixels that the images have here, along a line in the
         reciprocal ({shown}): {guesses}. So fewer pixels than the original images have explain {min(gain):.1f}
         to {max(gain):.1f} of the {errors[32.0].value - printed:.1f} points between {model}'s
         {errors[32.0].value:.2f} % here and the paper's {printed:g} %. It is a guess with three points to
