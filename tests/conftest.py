@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import re
 import subprocess
@@ -24,8 +25,10 @@ sys.path[:0] = [str(ROOT / "tools"), str(ROOT)]  # wherever pytest was started
 #: Seconds for a test with such a mark and its fixtures, in place of the `timeout` of pyproject.toml.
 TIMEOUTS = {"long": 3600, "slow": 600}
 
-# Every function of the library checks its arguments' types and shapes while the tests run.
+# Every function of the library checks its arguments' types and shapes while the tests run, and not before.
 jaxtyping.install_import_hook("icstn", "typecheck.check")
+jaxtyping.config.update("jaxtyping_disable", True)
+gc.disable()  # imports leave no garbage, and looking for it took a quarter of the time of collecting tests
 
 import torch  # noqa: E402
 import warm  # noqa: E402
@@ -66,6 +69,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="to run it, ask for the long tests: --long"))
     if config.getoption("--shuffle") is None:
         items.sort(key=lambda item: longest_first(item.get_closest_marker("xdist_group").args[0]))
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -221,6 +221,9 @@ CUT_OFF = """() => {
     return found.map(f => f.text);
 }"""
 FETCHED = "() => performance.getEntriesByType('resource').map(e => e.name)"
+#: A page has thousands of strokes of formulas, words of code and entries of one kind: axe looks at each.
+THIN = """() => { for (const [kind, most] of [['mjx-container', 6], ['div.highlight', 6], ['dl.py', 40]])
+    [...document.querySelectorAll(kind)].slice(most).forEach(e => e.remove()) }"""
 OVERHANG = "() => document.scrollingElement.scrollWidth - innerWidth"
 STILL = "*, *::before, *::after { transition: none !important; }"
 
@@ -235,17 +238,20 @@ def sights(
 ) -> dict[str, Sight]:
     """Every page, looked at once: on a desk in light and in dark, and on a phone.
 
-    What keeps people out is sought on every page in light, and in dark on every sixth, on all with --long.
+    What keeps people out is sought on every page in light, and in dark on every sixth, and among the first of
+    a page's formulas and of the library's entries; with --long on all in both, and among all.
     One tab goes from page to page, as a reader's does: a new one would load each script anew.
     """
     names = [
         str(page.relative_to(built[0])) for page in pages if page != built[0] / "index.html"
     ]  # a redirect
     source = axe.script()
-    dark = set(names if pytestconfig.getoption("--long") else names[5::6])
+    every = pytestconfig.getoption("--long")
+    dark = set(names if every else names[5::6])
     with tab(browser) as page:
         return {
-            name: look(page, address, name, source if "/" in name else "", name in dark) for name in names
+            name: look(page, address, name, source if "/" in name else "", name in dark, every)
+            for name in names
         }
 
 
@@ -258,7 +264,9 @@ def tab(browser: Any) -> Iterator[Any]:
     context.close()
 
 
-def look(page: Any, address: str, name: str, source: str = "", dark: bool = True) -> Sight:
+def look(
+    page: Any, address: str, name: str, source: str = "", dark: bool = True, every: bool = False
+) -> Sight:
     """A page in every respect; what keeps people out of it, too, where axe's source is given."""
     sight = Sight()
     listeners = {
@@ -287,14 +295,20 @@ def look(page: Any, address: str, name: str, source: str = "", dark: bool = True
         )
         hidden -= page.evaluate(SHOWN, f".only-{scheme}")
         sight.wrong_theme[scheme] = hidden + page.evaluate(SHOWN, f".only-{other}")
-        if source and (dark or scheme == "light"):
-            sight.barriers[scheme] = axe.violations(page, source, of_a_theme=scheme == "dark")
     page.set_viewport_size(NARROW)
     sight.cut_off = page.evaluate(CUT_OFF)
     page.set_viewport_size(PHONE)
     sight.too_wide = max(0, page.evaluate(OVERHANG))
     for event, listener in listeners.items():
         page.remove_listener(event, listener)
+    if source:
+        page.set_viewport_size(DESKTOP)
+        if not every:
+            page.evaluate(THIN)
+        for scheme in ("light", "dark") if dark else ("light",):
+            page.emulate_media(color_scheme=scheme)
+            page.wait_for_function(f"() => document.documentElement.dataset.theme == '{scheme}'")
+            sight.barriers[scheme] = axe.violations(page, source, of_a_theme=scheme == "dark")
     return sight
 
 

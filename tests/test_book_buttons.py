@@ -13,18 +13,23 @@ import book
 
 ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "https://github.com/someone/icstn"
-SMALL = {"format": "jb-book", "root": "book/conventions", "chapters": [{"file": "book/changes"}]}
+SMALL = {"format": "jb-book", "root": "book/conventions"}
+SMALL["chapters"] = [{"file": "book/symbols"}, {"file": "book/changes"}]
 
 
 def settings(folder: Path) -> dict:
     return yaml.safe_load((folder / "_config.yml").read_text(encoding="utf-8"))
 
 
-def small_book(folder: Path) -> Path:
-    """Two pages, built; their links into the rest of the book lead nowhere, so no strictness here."""
-    staged = book.stage(folder / "stage")
-    (staged / "_toc.yml").write_text(yaml.safe_dump(SMALL))
-    done = book.build(staged, folder, strict=False)
+@pytest.fixture(scope="module")
+def small_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three pages, with an address; not strict, for their links into the rest of the book lead nowhere."""
+    folder = tmp_path_factory.mktemp("book")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(book.REPOSITORY, ADDRESS)
+        staged = book.stage(folder / "stage")
+        (staged / "_toc.yml").write_text(yaml.safe_dump(SMALL))
+        done = book.build(staged, folder, strict=False)
     assert done.returncode == 0, done.stdout[-3000:]
     return folder / "_build" / "html" / "book"
 
@@ -44,29 +49,27 @@ def test_what_is_no_address_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_an_address_brings_the_buttons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(book.REPOSITORY, ADDRESS)
-    page = (small_book(tmp_path) / "conventions.html").read_text(encoding="utf-8")
+def test_an_address_brings_the_buttons(small_book: Path) -> None:
+    page = (small_book / "conventions.html").read_text(encoding="utf-8")
     assert re.search(r'href="https://mybinder\.org/v2/[^"]+book/conventions\.ipynb"', page)
     assert f'href="{ADDRESS}"' in page
     assert f'href="{ADDRESS}/issues/new' in page
 
 
 @pytest.mark.slow
-def test_every_page_can_be_downloaded_and_cited(tmp_path: Path) -> None:
-    folder = small_book(tmp_path)
-    page = (folder / "conventions.html").read_text(encoding="utf-8")
+def test_every_page_can_be_downloaded_and_cited(small_book: Path) -> None:
+    page = (small_book / "conventions.html").read_text(encoding="utf-8")
     (source,) = re.findall(r'href="([^"]+)"[^>]*\bdownload-source-button', page)
-    assert (folder / source).read_bytes() == (ROOT / "book" / "conventions.ipynb").read_bytes()
+    assert (small_book / source).read_bytes() == (ROOT / "book" / "conventions.ipynb").read_bytes()
     entry = re.search(r"@misc\{icstn-conventions,(.*?)\n\}</pre>", page, re.DOTALL)[1]
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert "{Conventions}" in entry
     assert f"version {version}" in entry
-    changes = (folder / "changes.html").read_text(encoding="utf-8")
+    changes = (small_book / "changes.html").read_text(encoding="utf-8")
     for heading in re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE):
         assert re.search(rf"<h2>{re.escape(heading)}", changes)
     (link,) = re.findall(r'rel="alternate" type="application/atom\+xml"[^>]* href="([^"]+)"', changes)
-    assert (folder / link).is_file()
+    assert (small_book / link).is_file()
     assert page.count('class="prev-next-area"') == 1
 
 
@@ -82,11 +85,7 @@ def test_the_story_is_about_pages_of_the_book() -> None:
 
 
 @pytest.mark.slow
-def test_the_link_to_the_next_page_tells_its_story(tmp_path: Path) -> None:
-    staged = book.stage(tmp_path / "stage")
-    toc = {"format": "jb-book", "root": "book/conventions", "chapters": [{"file": "book/symbols"}]}
-    (staged / "_toc.yml").write_text(yaml.safe_dump(toc))
-    book.build(staged, tmp_path, strict=False)
-    page = (tmp_path / "_build" / "html" / "book" / "conventions.html").read_text(encoding="utf-8")
+def test_the_link_to_the_next_page_tells_its_story(small_book: Path) -> None:
+    page = (small_book / "conventions.html").read_text(encoding="utf-8")
     said = re.findall(r'prev-next-story">(.*?)</p>', page)
     assert said == [settings(ROOT)["sphinx"]["config"]["html_context"]["story"]["symbols"]]

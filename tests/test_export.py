@@ -38,7 +38,7 @@ for kind, name, places in {pairs!r}:
 """
 #: Where the transformer looks: at the whole image, or at a crop of it.
 WHOLE, CROP = True, False
-COLD = [("STN", "homography", (WHOLE, CROP))]
+COLD = [("STN", "homography", (WHOLE,))]
 WARM = [
     ("c-STN", "affine", (CROP,)),
     ("IC-STN inverse", "similarity", (WHOLE,)),

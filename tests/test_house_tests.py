@@ -38,7 +38,8 @@ def collected(folder: Path, *options: str) -> str:
         (folder / "tests" / name).write_text(CONFTEST.with_name(name).read_text())
     settings = "[pytest]\nmarkers =\n  slow: x\n  long: x\n  unchecked: x\n  xdist_group: x\n  timeout: x\n"
     (folder / "pytest.ini").write_text(settings)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, str(folder / "tests")]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--assert=plain", *options]
+    command.append(str(folder / "tests"))
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout
 
 

@@ -18,6 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = dict(os.environ)
 COMMITTED = sorted([*ROOT.glob("book/*.ipynb"), *ROOT.glob("figures/*.ipynb")])
 
+#: No other plugin, no settings, no rewriting of asserts: importing these takes longer than most notebooks.
+NBVAL_ALONE = (
+    "-p", "nbval.plugin", "-p", "no:cacheprovider", "--assert=plain", "-c", os.devnull, "--rootdir", str(ROOT)
+)  # fmt: skip
+
 
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
@@ -41,11 +46,12 @@ def test_is_committed_as_the_tool_writes_it(path: Path) -> None:
     "path", [pytest.param(p, marks=pytest.mark.xdist_group(name(p))) for p in COMMITTED], ids=name
 )
 def test_runs_again_with_the_same_outputs(path: Path, tmp_path: Path) -> None:
-    command = [*warm.PYTHON, "-m", "pytest", "--nbval", name(path), "-q", "-p", "no:cacheprovider"]
-    command += ["-p", "no:xdist", "--nbval-cell-timeout=600", "--nbval-sanitize-with", "tests/nbval.cfg"]
+    command = [*warm.PYTHON, "-m", "pytest", *NBVAL_ALONE, "--nbval", name(path), "-q"]
+    command += ["--nbval-cell-timeout=600", "--nbval-sanitize-with", "tests/nbval.cfg"]
     environment = ENVIRONMENT | {"OMP_NUM_THREADS": "1", "COVERAGE_FILE": str(tmp_path / "coverage")}
     environment |= {"JUPYTER_PATH": str(ROOT / "tests")}  # a kernel of warm.py
     environment = {k: v for k, v in environment.items() if not k.startswith("PYTEST_")}
+    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, env=environment, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
