@@ -24,6 +24,8 @@ from icstn.experiments.provenance import gathered
 from icstn.experiments.training import TrainingState, make_optimizer, set_rates, train_step
 from icstn.sampling import Frame
 
+pytestmark = pytest.mark.unchecked
+
 MODELS = ("CNN(a)", "STN(a)", "c-STN-2(a)", "IC-STN-2(a)")
 
 

@@ -32,6 +32,8 @@ from icstn.fitting import Fit, fit
 from icstn.networks import Architecture, NotationError
 from icstn.sampling import sample
 
+pytestmark = pytest.mark.unchecked
+
 SIGNS = {"no-entry": 17, "priority": 12, "stop": 14, "yield": 13}
 SMALL: dict[str, Any] = {"size": 16, "iterations": 130, "batch": 8, "restarts": 0}
 HERE = Execution(device="cpu", workers=1, progress=False)

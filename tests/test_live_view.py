@@ -16,6 +16,8 @@ from icstn.experiments import Records
 from icstn.experiments import bar as module
 from icstn.experiments.progress import Progress, write_state
 
+pytestmark = pytest.mark.unchecked
+
 SPECS = [runs.small_spec(seed=seed) for seed in range(2)]
 
 

@@ -19,6 +19,8 @@ import warm
 from icstn.experiments import DataOptions, Execution, Record, Records, StorageError, training
 from icstn.experiments.checkpoints import save_checkpoint
 
+pytestmark = pytest.mark.unchecked
+
 ADAM = {"iterations": 450}
 SGD = {"iterations": 450, "optimizer": "sgd", "schedule": "constant", "rate_predictor": 1e-4, "side": "image"}
 LONG = {"iterations": 1500}

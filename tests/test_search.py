@@ -29,6 +29,8 @@ from icstn.reproduction import seed_list
 from tools import ledger_recipes
 from tools.ledger_recipes import recipes_page
 
+pytestmark = pytest.mark.unchecked
+
 
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("round_", [1, 2])

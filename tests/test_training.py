@@ -16,6 +16,8 @@ from icstn.experiments.classification import Classification
 from icstn.experiments.task import seeded
 from icstn.experiments.training import TrainingState, make_optimizer, set_rates, train_step
 
+pytestmark = pytest.mark.unchecked
+
 
 def by_hand(spec: Spec, steps: int) -> list[dict[str, torch.Tensor]]:
     """The weights after each step of a plain loop."""

@@ -76,7 +76,7 @@ def _run(folder: Path) -> set[tuple[str, str]]:
     """Names of the tests that pass, as (file, function)."""
     with tempfile.TemporaryDirectory() as temporary:
         report = Path(temporary) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--assert=plain"]
         command += [str(folder), f"--junitxml={report}"]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
         environment |= {"OMP_NUM_THREADS": "1"}
