@@ -165,6 +165,12 @@ class TestTwoLevels:
         assert found.error > seeds
         assert found.freedom == pytest.approx(1, rel=0.1)
         assert found.half == pytest.approx(12.7 * found.error, rel=0.1), "two seeds tell little about seeds"
+        assert found.low == 0.0, "no error is negative"
+        assert found.high == found.value + found.half
+        assert (-found).high == -found.value + found.half
+        assert (-found).low == -found.high
+        assert mean_error([runs[0]]).low == pytest.approx(runs[0].metrics["interval"][0])
+        assert difference(runs[:1], runs[1:]).low < 0
 
 
 class TestEstimate:

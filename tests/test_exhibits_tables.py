@@ -1,4 +1,6 @@
 import math
+from dataclasses import replace
+from statistics import median
 
 import pandas as pd
 import pytest
@@ -163,7 +165,34 @@ class TestWhatIsSaidOfIntervals:
         estimate = mean_error(found)
         row = tables.table_2(runs()).data.set_index("model").loc["STN(a)"]
         assert (row.ours, row.low, row.high) == (estimate.value, estimate.low, estimate.high)
-        assert cell(tables.table_2(runs()), "STN(a)")["95 % interval"] == f"[−{-row.low:.2f}, {row.high:.2f}]"
+        assert cell(tables.table_2(runs()), "STN(a)")["95 % interval"] == f"[0.00, {row.high:.2f}]"
+
+    def test_an_interval_that_is_cut_off_says_so(self):
+        some = [
+            record(s, s.seed + (1.0 if s.model in ("STN(a)", "CNN(b)") else 10.0))
+            for s in cells("table_2", "quick", (0, 1, 2))
+        ]
+        note = tables.table_2(some).notes[-1]
+        assert note == "No error is negative: cut off at 0 is the interval of STN(a), CNN(b)."
+        assert cell(tables.table_2(some), "CNN(b)")["95 % interval"].startswith("[0.00, ")
+        assert not any("cut off" in n for n in tables.table_2(runs(seeds=(0,))).notes)
+
+    def test_how_wide_those_of_table_1_are(self):
+        specs = cells("table_1", "quick")
+        pairs = [
+            [record(replace(s, seed=k), 1.0 + k * i / 20) for k in range(2)] for i, s in enumerate(specs)
+        ]
+        (note,) = [
+            n
+            for n in tables.table_1([r for pair in pairs for r in pair]).notes
+            if n.startswith("Half the width")
+        ]
+        halves = [(e := mean_error(pair)).half / e.value for pair in pairs]
+        assert max(halves) > 1, "cut off at 0, and yet as wide as it was"
+        assert note.startswith(
+            f"Half the width of an interval is {100 * median(halves):.0f} % of the error in"
+        )
+        assert f", {100 * max(halves):.0f} % at most (IC-STN-6 at σ = 10);" in note
 
 
 def test_no_number_of_table_1_is_zero():

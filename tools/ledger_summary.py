@@ -68,7 +68,8 @@ def _numbers(cells: Sequence[Compared], records: Sequence[Record]) -> list[str]:
     spread = ", ".join(f"{n} within {percent(share)}" for share, n in alike.items())
     text = (
         "The table sets the paper's test errors beside ours: the mean over seeds with its 95 % "
-        f"interval ({coverage([row.seeds for row in have])}), from the best preset that has been run. "
+        f"interval ({coverage([row.seeds for row in have])}; cut off at 0, since no error is negative), from "
+        "the best preset that has been run. "
         "*Reached*: ✓ our mean is at or below the paper's, ✗ it is above by more than its interval, ? "
         f"anything else. *Alike*: the two are the same number, to {percent(ALIKE)} or to our interval where "
         f"that is within {percent(WIDE)} on either side. A "

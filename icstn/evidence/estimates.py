@@ -43,6 +43,7 @@ class Estimate:
         remark: what a reader of the interval has to know, often empty.
         of_seeds: the part of the squared standard error that comes from the seeds.
         seeds: how many seeds are behind it, of the model that has fewest.
+        least: what the number can't be below, such as 0 for an error; the interval ends there.
     """
 
     value: float
@@ -51,6 +52,7 @@ class Estimate:
     remark: str = ""
     of_seeds: float = 0.0
     seeds: int = 1
+    least: float = -math.inf
 
     @property
     def half(self) -> float:
@@ -60,7 +62,7 @@ class Estimate:
     @property
     def low(self) -> float:
         """Lower end of the 95 % interval."""
-        return self.value - self.half
+        return max(self.least, self.value - self.half)
 
     @property
     def high(self) -> float:
@@ -103,7 +105,7 @@ class Estimate:
         return Estimate(self.value, math.sqrt(spread), spread**2 / doubt if doubt else math.inf)
 
     def __neg__(self) -> Estimate:
-        return replace(self, value=-self.value)
+        return replace(self, value=-self.value, least=-math.inf)
 
     def show(self, digits: int = 2, unit: str = "") -> str:
         """``1.23 [1.10, 1.36] px``, and the remark; more decimals where interval or value is small."""
@@ -174,9 +176,11 @@ def quantile(freedom: float) -> float:
 def mean_error(runs: Sequence[Record]) -> Estimate:
     """Mean test error over seeds; the interval joins the spread over seeds with that over test items.
 
-    The test items are the same for every seed, so their part does not shrink with the number of seeds.
+    The test items are the same for every seed, so their part does not shrink with the number of seeds. No
+    error is negative: Student's interval of a small one, or from two seeds, is cut off at 0.
     """
-    return over_seeds([r.test_error for r in runs], [r.metrics["interval"] for r in runs])
+    found = over_seeds([r.test_error for r in runs], [r.metrics["interval"] for r in runs])
+    return replace(found, least=0.0)
 
 
 def over_seeds(values: Sequence[float], intervals: Sequence[Sequence[float]]) -> Estimate:

@@ -62,7 +62,9 @@ def _classification(name: str, title: str, records: Iterable[Record]) -> Table:
     about, records = EXPERIMENTS[name], list(records)
     data = _data(about, records)
     text = pd.DataFrame([_long(row, about.digits) for row in data.to_dict("records")])
-    return Table(name, title, data.assign(sigma=float("nan")), text, notes(records, data["n"]))
+    return Table(
+        name, title, data.assign(sigma=float("nan")), text, (*notes(records, data["n"]), *_cut_off(data))
+    )
 
 
 def _data(about: Experiment, records: Sequence[Record]) -> pd.DataFrame:
@@ -106,9 +108,17 @@ def _one_layer(data: pd.DataFrame) -> list[str]:
     return [f"Every model is one linear layer of {counts} parameters, applied as often as its name says."]
 
 
+def _cut_off(data: pd.DataFrame) -> list[str]:
+    """Whose intervals would go on below 0, which no error does."""
+    models = data.loc[data["low"] == 0, "model"]
+    return (
+        [f"No error is negative: cut off at 0 is the interval of {', '.join(models)}."] if len(models) else []
+    )
+
+
 def _narrow(data: pd.DataFrame) -> list[str]:
     """How wide the intervals are, for which the table has no room."""
-    half = ((data["high"] - data["low"]) / 2 / data["ours"]).fillna(-1.0)
+    half = ((data["high"] - data["ours"]) / data["ours"]).fillna(-1.0)  # the lower may be cut off at 0
     if half.max() < 0:
         return []
     middle, most = half[half >= 0].median(), half.max()
