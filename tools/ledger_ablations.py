@@ -10,7 +10,7 @@ from icstn.evidence.ablations import Contrast
 from icstn.evidence.collection import Cell, Evidence, Measurements, MissingError
 from icstn.evidence.elsewhere import MOST, NOISE
 from icstn.evidence.estimates import Estimate, coverage, percent, significant
-from icstn.evidence.verdicts import above
+from icstn.evidence.verdicts import Finding, above, compare, corrected
 from icstn.experiments.experiment import EXPERIMENTS
 from tools.ledger_text import NOTE, escaped, wrap
 
@@ -200,12 +200,24 @@ def _mean(cell: Cell) -> str:
 
 def _summary(found: Sequence[Contrast]) -> str:
     """In how many rows the change leaves more error beyond doubt, in how many less; what intervals cover."""
-    signs = [(above(c.difference), above(-c.difference)) for c in found]
-    more, less = (sum(pair[k] == "holds" for pair in signs) for k in (0, 1))
-    open_ = len(found) - more - less
+    findings = [compare("", c.difference) for c in found]
+    alone, together = _counts(findings), _counts(corrected(findings))
     covers = coverage(len(cell.runs) for c in found for cell in (c.usual, c.varied))
+    more, less, open_ = together
     text = f"Of {len(found)} comparisons the change leaves more error in {more}, less in {less}, and {open_} "
-    return f"{text}{'is' if open_ == 1 else 'are'} undecided ({covers})."
+    text += f"{'is' if open_ == 1 else 'are'} undecided ({covers})."
+    if len(found) == 1:
+        return text
+    if alone == together:
+        return f"{text} Holm's correction for their number changes nothing in that."
+    more, less, open_ = alone
+    return f"{text} That is with Holm's correction for their number; without it: {more}, {less}, {open_}."
+
+
+def _counts(findings: Sequence[Finding]) -> tuple[int, ...]:
+    """How many lie above 0, below, and neither."""
+    verdicts = [f.verdict for f in findings]
+    return tuple(map(verdicts.count, ("holds", "does not hold", "undecided")))
 
 
 def _operations(e: Evidence) -> list[str]:

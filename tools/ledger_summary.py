@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from icstn.evidence import ablations
 from icstn.evidence.claims import CLAIMS, Claim, Judgement, judge, judge_together
 from icstn.evidence.collection import Evidence, MissingError
 from icstn.evidence.comparison import ALIKE, WIDE, Compared, against_paper
 from icstn.evidence.estimates import coverage, percent
 from icstn.evidence.predicates.composition import side_of_composition
-from icstn.evidence.verdicts import VERDICTS, Verdict
+from icstn.evidence.verdicts import VERDICTS, Verdict, corrected
 from icstn.exhibits.cells import augmented
 from icstn.experiments import EXPERIMENTS, Record
 from tools.ledger_text import MARKS, NOTE, escaped, tally, wrap
@@ -108,14 +109,16 @@ def _light(records: Sequence[Record]) -> str:
 def _side(evidence: Evidence) -> list[str]:
     """What the paper does not ask: on which side the update should join."""
     try:
-        findings = side_of_composition(evidence)
+        findings = corrected(side_of_composition(evidence))
     except MissingError:
         return []
     text = (
         "Eq. (10) composes the update on the image's side, Lucas-Kanade on the template's. For a fixed "
         "target both ask the predictor for the same warp; they differ in how an imperfect step acts. Our "
-        "presets but `paper` use the template's side. What that is worth, all else equal:"
+        "presets but `paper` use the template's side. What that is worth, all else equal"
     )
+    everywhere = [*ablations.sides(evidence, "table_2"), *ablations.sides(evidence, "table_1")]
+    text += " (each row of Tables 1 and 2: {ref}`ablation-image-side`):" if everywhere else ":"
     lines = [f"- {MARKS[f.verdict]} {escaped(f.text)} (preset `{f.cells[0].preset}`; "
              f"{coverage([len(cell.runs) for cell in f.cells])})" for f in findings]  # fmt: skip
     return ["## Beyond the paper: the side of composition\n", wrap(text), "", *lines, ""]
