@@ -73,6 +73,18 @@ class TestWhatIntervalsCover:
         assert "Open in each of 4 comparisons." in page
         assert "Open in 4 of 4" not in page
 
+    @pytest.mark.parametrize("preset", ["quick", "full"])
+    def test_the_sides_of_composition(self, preset: str) -> None:
+        """Corrected for their number; every row has a place on another page, at the preset that has one."""
+        runs = [made("table_2", f"IC-STN-4({b})", 2.0, preset=preset, side="template") for b in "ab"]
+        runs += [made("table_2", f"IC-STN-4({b})", 2.16, preset=preset, side="image") for b in "ab"]
+        for count, mark in ((2, "?"), (1, "✓")):
+            page = " ".join(summary_page(Evidence([*runs[:count], *runs[2 : 2 + count]]), set()).split())
+            section = page.split("## Beyond the paper")[1].split("## ")[0]
+            assert f"- {mark} IC-STN-4(a), image side − template side: 0.16" in section
+            assert section.count(" image side − template side") == count
+            assert ("{ref}`ablation-image-side`" in section) == (preset == "full")
+
     def test_reached_and_alike_are_two_columns(self) -> None:
         page = summary_page(Evidence(table("table_2", {"STN(a)": 0.1, "CNN(a)": 6.6})), set())
         assert "| ✓ | ✗ | Table 2, STN(a) |" in page

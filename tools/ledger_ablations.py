@@ -10,7 +10,7 @@ from icstn.evidence.ablations import Contrast
 from icstn.evidence.collection import Cell, Evidence, Measurements, MissingError
 from icstn.evidence.elsewhere import MOST, NOISE
 from icstn.evidence.estimates import Estimate, coverage, percent, significant
-from icstn.evidence.verdicts import Finding, above, compare, corrected
+from icstn.evidence.verdicts import above, compare, corrected
 from icstn.experiments.experiment import EXPERIMENTS
 from tools.ledger_text import NOTE, escaped, wrap
 
@@ -198,26 +198,32 @@ def _mean(cell: Cell) -> str:
     return f"{value:.{about.digits}f} %" if about.unit == "%" else f"{significant(value)} {about.unit}"
 
 
+#: So many rows are named beside their count.
+NAMED = 6
+
+
 def _summary(found: Sequence[Contrast]) -> str:
-    """In how many rows the change leaves more error beyond doubt, in how many less; what intervals cover."""
+    """In which rows the change leaves more error beyond doubt, in which less; what intervals cover."""
     findings = [compare("", c.difference) for c in found]
-    alone, together = _counts(findings), _counts(corrected(findings))
+    alone, together = ([f.verdict for f in some] for some in (findings, corrected(findings)))
+    more, less = (
+        _counted([c.model for c, v in zip(found, together, strict=True) if v == which])
+        for which in ("holds", "does not hold")
+    )
     covers = coverage(len(cell.runs) for c in found for cell in (c.usual, c.varied))
-    more, less, open_ = together
+    open_ = together.count("undecided")
     text = f"Of {len(found)} comparisons the change leaves more error in {more}, less in {less}, and {open_} "
     text += f"{'is' if open_ == 1 else 'are'} undecided ({covers})."
     if len(found) == 1:
         return text
     if alone == together:
         return f"{text} Holm's correction for their number changes nothing in that."
-    more, less, open_ = alone
-    return f"{text} That is with Holm's correction for their number; without it: {more}, {less}, {open_}."
+    counts = ", ".join(str(alone.count(v)) for v in ("holds", "does not hold", "undecided"))
+    return f"{text} That is with Holm's correction for their number; without it: {counts}."
 
 
-def _counts(findings: Sequence[Finding]) -> tuple[int, ...]:
-    """How many lie above 0, below, and neither."""
-    verdicts = [f.verdict for f in findings]
-    return tuple(map(verdicts.count, ("holds", "does not hold", "undecided")))
+def _counted(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names)})" if 0 < len(names) <= NAMED else str(len(names))
 
 
 def _operations(e: Evidence) -> list[str]:

@@ -115,7 +115,8 @@ def _side(evidence: Evidence) -> list[str]:
     text = (
         "Eq. (10) composes the update on the image's side, Lucas-Kanade on the template's. For a fixed "
         "target both ask the predictor for the same warp; they differ in how an imperfect step acts. Our "
-        "presets but `paper` use the template's side. What that is worth, all else equal"
+        "presets but `paper` use the template's side. What that is worth, all else equal, "
+        "with Holm's correction for the number of comparisons"
     )
     everywhere = [*ablations.sides(evidence, "table_2"), *ablations.sides(evidence, "table_1")]
     text += " (each row of Tables 1 and 2: {ref}`ablation-image-side`):" if everywhere else ":"
