@@ -163,6 +163,17 @@ class TestThePage:
         assert "one seed: the interval covers the test items only" in section
         assert r"| IC-STN-4(b) | explicit inverse | 2.00 % | 5.00 % | 3.00 \[2.86, 3.14] points" in section
 
+    def test_tells_of_runs_that_diverged(self) -> None:
+        """Means of what is left are kinder to a change than it deserves."""
+        runs = [full("table_1", "IC-STN-6", 2.0, sigma=10.0, seed=s) for s in range(3)]
+        other = [full("table_1", "IC-STN-6", 16.0, sigma=10.0, seed=s, side="image") for s in range(3)]
+        lost = [replace(r, status="diverged", metrics={}) for r in (other[2], other[0])]
+        page = " ".join(ablations_page(Evidence([*runs, other[1], *lost])).split())
+        assert "no mean has them, with the change: IC-STN-6 σ = 10 with seed 0, 2." in page
+        assert "Diverged" not in ablations_page(Evidence([*runs, *other]))
+        elsewhere = replace(lost[0], spec=replace(lost[0].spec, batch=7))
+        assert "Diverged" not in ablations_page(Evidence([*runs, *other, elsewhere]))
+
     def test_counts_with_a_correction_for_their_number(self) -> None:
         """Two differences with p = 0.027 are beyond doubt one by one, and not as two of two."""
         runs = [full("table_2", f"IC-STN-4({block})", 2.0) for block in "ab"]

@@ -12,6 +12,7 @@ from icstn.evidence.elsewhere import MOST, NOISE
 from icstn.evidence.estimates import Estimate, coverage, percent, significant
 from icstn.evidence.verdicts import above, compare, corrected
 from icstn.experiments.experiment import EXPERIMENTS
+from icstn.experiments.studies import STUDIES
 from tools.ledger_text import NOTE, escaped, wrap
 
 
@@ -36,7 +37,7 @@ def ablations_page(evidence: Evidence) -> str:
     out = [NOTE, "# What each part is worth\n", wrap(_INTRODUCTION), ""]
     found = [(part, part.contrasts(evidence)) for part in PARTS]
     for part, contrasts in found:
-        out += _part(part, contrasts) if contrasts else []
+        out += [*_part(part, contrasts), *_diverged(evidence, part.study)] if contrasts else []
         out += _full_size(contrasts) if part.contrasts is ablations.resolutions else []
     out += ["(ablation-operations)=", "## More operations than in training\n", wrap(_OPERATIONS), ""]
     out += _operations(evidence)
@@ -161,6 +162,20 @@ def _uneven(found: Sequence[Contrast]) -> list[str]:
                 fail."""
             out += [wrap(text), ""]
     return out
+
+
+def _diverged(e: Evidence, name: str) -> list[str]:
+    """Which runs of a study ended without a number: the means are of the others."""
+    lost: dict[str, list[int]] = {}
+    for run in e.diverged:
+        if run.spec in STUDIES[name].specs:
+            sigma = f" σ = {run.spec.sigma:g}" if run.spec.about.by_sigma else ""
+            lost.setdefault(f"{run.spec.model}{sigma}", []).append(run.spec.seed)
+    if not lost:
+        return []
+    shown = "; ".join(f"{who} with seed {', '.join(map(str, sorted(seeds)))}" for who, seeds in lost.items())
+    text = "Diverged, restarted and diverged again, so that no mean has them, with the change: "
+    return [wrap(f"{text}{shown}."), ""]
 
 
 def _full_size(found: Sequence[Contrast]) -> list[str]:

@@ -81,7 +81,7 @@ class Evidence:
     """Records by cell, and measurements.
 
     Args:
-        records: any Records; those of stand-in data and diverged ones are left out.
+        records: any Records; those of stand-in data are left out, and diverged ones kept apart.
         measurements: key of a Record → what was measured of it.
         presets: from which evidence may be taken, the best first.
     """
@@ -92,7 +92,9 @@ class Evidence:
         measurements: Mapping[str, Measurements] | None = None,
         presets: Sequence[str] = PREFERRED,
     ) -> None:
+        records = list(records)
         self.records = finished(records)
+        self.diverged = [r for r in records if r.status == "diverged" and not r.stand_in]
         self.measurements = measurements or {}
         self.presets = tuple(presets)
         self._runs: dict[RunSpec, list[Record]] = {}
