@@ -54,6 +54,11 @@ PAIRS: list[tuple[Callable[[Evidence], list[Contrast]], Record, Record]] = [
         full("table_2", "STN(a)", 5.0, architecture=STACK),
     ),
     (
+        ablations.shared_stacks,
+        full("table_2", "STN(a)", 2.0),
+        full("table_2", "STN(a)", 5.0, architecture=STACK),
+    ),
+    (
         ablations.families,
         full("table_2", "IC-STN-4(b)", 2.0),
         full(

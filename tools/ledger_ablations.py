@@ -68,8 +68,9 @@ PARTS = (
         "Reuse without passing on the warp",
         "IC-STN-4 does two things at once: it applies one predictor four times, and it passes on warp "
         "parameters in place of warped images. Four Spatial Transformers in a row that share one predictor "
-        "do the first alone. The paper does not make this comparison. It has the same weights and the same "
-        "number of operations on either side; what differs is whether what left the crop can come back.",
+        "do the first alone. The paper does not make this comparison. It has as many weights and as many "
+        "operations on either side; what differs is whether what left the crop can come back. Beside one "
+        "Spatial Transformer, the four show what reuse is worth by itself.",
         ablations.shared_stacks,
         "shared-stn",
     ),
