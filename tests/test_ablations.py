@@ -188,7 +188,7 @@ class TestThePage:
         assert "with Holm's correction for their number; without it: 2, 0, 0." in page
         alone = " ".join(ablations_page(Evidence([runs[0], runs[2]])).split())
         assert (
-            "Of 1 comparisons the change leaves more error in 1 (IC-STN-4(a)), less in 0, and 0 are" in alone
+            "Of 1 comparison the change leaves more error in 1 (IC-STN-4(a)), less in 0, and 0 are" in alone
         )
         assert "Holm" not in alone
 

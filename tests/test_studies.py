@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -89,6 +90,17 @@ def test_costs_are_steps_times_their_time(tmp_path: Path, monkeypatch: pytest.Mo
     assert steps != STEPS
     line = next(row for row in studies_page([]).splitlines() if "IC-STN-6 | 12" in row)
     assert line.endswith("| none | 1.2 |")  # 12 · 10,000 · 36 ms
+
+
+def test_four_in_a_row_cost_four_times_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = tmp_path / "speed.json"
+    timed = {name: {"ours": {"cpu_ms": 9.0}} for name in ("STN(b)", "IC-STN-4(b)")}
+    steps.write_text(json.dumps({"planar": {}, "rows": {"table_2": timed, "table_3": {}}}))
+    monkeypatch.setattr("tools.ledger_studies.STEPS", steps)
+    rows = [row for row in studies_page([]).splitlines() if "(b), " in row]
+    costs = {row.split("MNIST: ")[1].split(" |")[0]: row.split(" | ")[-1].rstrip(" |") for row in rows}
+    assert float(costs["STN(b), [FC(8)]×4 → conv(9×9,3)-FC(10)"]) == 0.6  # 3 · 20,000 · 4 · 9 ms
+    assert float(costs["IC-STN-4(b), side image"]) == 0.2  # rounded; 3 · 20,000 · 9 ms
 
 
 RUN = CliRunner()

@@ -228,8 +228,8 @@ def _summary(found: Sequence[Contrast]) -> str:
     )
     covers = coverage(len(cell.runs) for c in found for cell in (c.usual, c.varied))
     open_ = together.count("undecided")
-    text = f"Of {len(found)} comparisons the change leaves more error in {more}, less in {less}, and {open_} "
-    text += f"{'is' if open_ == 1 else 'are'} undecided ({covers})."
+    text = f"Of {len(found)} comparison{'s' * (len(found) > 1)} the change leaves more error in {more}, "
+    text += f"less in {less}, and {open_} {'is' if open_ == 1 else 'are'} undecided ({covers})."
     if len(found) == 1:
         return text
     if alone == together:

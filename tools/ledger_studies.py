@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import fields
@@ -38,7 +39,7 @@ def studies_page(records: Iterable[Record]) -> str:
 
 _INTRODUCTION = """
 The tables and the verdicts of this book ask for runs with several seeds, for the same networks composed on
-the paper's side, for ablations, and for the paper's own optimizer for as long as the paper trains. Most of
+the paper's side, for ablations, and for the paper's own optimizer for as long as the paper trains. Part of
 that has not been run. Here is the whole list, in the order of its value, with what is there and what is
 missing. A cell with fewer seeds than planned says so wherever it is shown: its interval covers the test
 items only, or two seeds. Costs are steps times the measured processor time of one, without testing. To
@@ -111,9 +112,15 @@ def _cost(specs: list[RunSpec], report: dict[str, Any]) -> str:
 
 
 def _hours(spec: RunSpec, report: dict[str, Any]) -> float | None:
-    """Core-hours, as far as the step of its model was timed."""
+    """Core-hours, as far as the step of its row was timed; at most, where it has more operations."""
     assert isinstance(spec, Spec), "a classical method is no matter of hours"
+    own = spec.about.rows.get(spec.model, spec.architecture)
     try:
-        return hours(spec, report)
+        return hours(spec, report) * _operations(spec.architecture) / _operations(own)
     except KeyError:
         return None
+
+
+def _operations(architecture: str) -> int:
+    """How often its predictors are applied."""
+    return sum(int(n) for n in re.findall(r"\]×(\d+)", architecture)) or 1
