@@ -42,7 +42,9 @@ def test_table_1_against_the_paper_counts_and_names_the_floor_above_it() -> None
     assert "1 of the 5 at σ = 2.5 px, 2 of the 5 at σ = 5 px, 3 of the 5 at σ = 7.5 px, 4 of the 5 at" in text
     assert "the paper's c-STN-1: 9.00 against 5.576 at σ = 5 px." in text
     floors[1] = judged.made("baselines", "best linear step", 1.0, sigma=5.0)
-    assert findings.against_the_paper(runs, floors).endswith("leaves less than the paper's c-STN-1.")
+    assert findings.against_the_paper(runs, floors).endswith(
+        "step on the template's side, where these rows compose, leaves less than the paper's c-STN-1."
+    )
     assert "no finished run of best linear step at σ = 10 px" in findings.against_the_paper(runs, floors[:3])
 
 

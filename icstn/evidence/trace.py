@@ -98,11 +98,14 @@ def find(query: str, records: Iterable[Record]) -> list[Origin]:
 def find_one(query: str, records: Iterable[Record]) -> Record:
     """The one run that fits; of runs that differ in nothing but their seed, the median one.
 
+    A table's own runs go before their variations, which their keys name.
+
     Raises:
         LookupError: none does, or several do; the message lists their keys.
     """
     found = find(query, records)
-    finished = [origin.record for origin in found if origin.record.status == "finished"]
+    own = [origin for origin in found if not origin.variation] or found
+    finished = [origin.record for origin in own if origin.record.status == "finished"]
     if finished and len({replace(r.spec, seed=0) for r in finished}) == 1:
         return median_run(finished)
     if len(found) > 1:

@@ -72,7 +72,8 @@ def against_the_paper(records: Sequence[Record], floors: Sequence[Record]) -> st
         floor, error = _cell(floors, "best linear step", sigma).error.value, printed["c-STN-1", sigma]
         above += [f"{significant(floor)} against {error:g} at σ = {sigma:g} px"] if floor > error else []
     limit = f"more than the paper's c-STN-1: {', '.join(above)}" if above else "less than the paper's c-STN-1"
-    return f"At or below the paper's error: {', '.join(parts)}. The best linear step leaves {limit}."
+    start = f"At or below the paper's error: {', '.join(parts)}."
+    return f"{start} The best linear step on the template's side, where these rows compose, leaves {limit}."
 
 
 @_needs_runs

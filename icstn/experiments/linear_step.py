@@ -11,7 +11,8 @@ column c. The training loss E‖p ∘ Δp‖² is thus a quadratic in each W_c, 
     E[(I + A)ᵀ(I + A) ⊗ x̃x̃ᵀ] vec W_c = −E[(I + A)ᵀ P_c ⊗ x̃].
 
 The expectations are means over samples; a ridge, chosen on other samples, keeps the solution from fitting
-their noise. No training by gradient descent can end below it, but for what the samples leave unknown.
+their noise. No training by gradient descent can end below it, but for what the samples leave unknown. On the
+image's side, (I + D)(I + P), the loss is another quadratic, whose minimum is not computed here.
 """
 
 from __future__ import annotations
