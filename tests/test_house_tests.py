@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
+import torch
 from order import LONGEST, longest_first, shuffled
+
+from icstn.warps import family
 
 CONFTEST = Path(__file__).with_name("conftest.py")
 SKIPS = """
@@ -89,3 +93,15 @@ def test_the_longest_come_first_and_are_there(root: Path) -> None:
         assert (root / (group if "/" in group else f"tests/{group}.py")).is_file(), group
     groups = ["test_warps", *LONGEST[::-1], "test_beside"]
     assert sorted(groups, key=longest_first) == [*LONGEST, "test_warps", "test_beside"]
+
+
+def test_arguments_are_checked_while_a_test_runs() -> None:
+    """They are not while tests are collected, which must not last."""
+    with pytest.raises(jaxtyping.TypeCheckError):
+        family("affine").matrix(torch.zeros(2, 3).tolist())
+
+
+@pytest.mark.unchecked
+def test_arguments_are_not_checked_where_a_test_says_so() -> None:
+    with pytest.raises(AttributeError):
+        family("affine").matrix(torch.zeros(2, 3).tolist())
