@@ -179,6 +179,23 @@ class TestThePage:
         elsewhere = replace(lost[0], spec=replace(lost[0].spec, batch=7))
         assert "Diverged" not in ablations_page(Evidence([*runs, *other, elsewhere]))
 
+    def test_says_how_far_one_linear_step_could_come(self) -> None:
+        runs = [full("table_1", "c-STN-1", 2.0, sigma=5.0), full("table_1", "c-STN-1", 10.5, sigma=10.0)]
+        runs += [full("baselines", "best linear step", 1.6, sigma=5.0)]
+        runs += [full("baselines", "best linear step", 10.6, sigma=10.0)]
+        other = [full("table_1", "c-STN-1", 2.2, sigma=5.0, side="image")]
+        page = ablations_page(Evidence([*runs, *other]))
+        section = page.split("(ablation-floor)=")[1].split("(ablation-")[0]
+        assert "| 5 | template | 1.60 px | 2.00 px | 25.0 % | 5.576 px |" in section
+        assert "| 10 | template | 10.6 px | 10.5 px | −0.9 % | 9.218 px |" in section
+        words = " ".join(section.split())
+        assert "lies below that at σ = 10 px on the template's side, so no training" in words
+        assert "Not computed: the image's side" in words
+        other += [full("baselines", "best linear step", 2.0, sigma=5.0, side="image")]
+        page = ablations_page(Evidence([*runs, *other]))
+        assert "| 5 | image | 2.00 px | 2.20 px | 10.0 % | 5.576 px |" in page
+        assert "Not computed: the" not in page
+
     def test_counts_with_a_correction_for_their_number(self) -> None:
         """Two differences with p = 0.027 are beyond doubt one by one, and not as two of two."""
         runs = [full("table_2", f"IC-STN-4({block})", 2.0) for block in "ab"]

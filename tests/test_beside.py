@@ -24,6 +24,7 @@ from icstn.experiments import (
     Record,
     Records,
     Spec,
+    SpecError,
     cells,
     ensure,
     make_task,
@@ -31,9 +32,11 @@ from icstn.experiments import (
 )
 from icstn.experiments.linear_step import best_linear_step, drawn, stepped
 from icstn.experiments.planar import Planar, reapplied
+from icstn.experiments.spec import SIDES
 from icstn.experiments.tasks import planar_task
 from icstn.perturb import perturbations
 from icstn.sampling import Frame, sample
+from icstn.warps import Side
 
 pytestmark = pytest.mark.unchecked
 
@@ -53,39 +56,66 @@ class TestBestLinearStep:
         frame = Frame.box(x - ex, y - ey, x + ex, y + ey, 7, 9)
         return Planar(self.SPEC, whole.photograph, frame, torch.device("cpu"))
 
-    def test_is_the_least_squares_solution(self, task: Planar) -> None:
-        """Against plain least squares, an equation a sample, row and column, on draws of the test's own."""
+    @pytest.mark.parametrize("side", ["template", "image"])
+    def test_is_the_least_squares_solution(self, task: Planar, side: Side) -> None:
+        """Against plain least squares, an equation a sample and entry, on draws of the test's own."""
         generator = torch.Generator().manual_seed(7)
-        p = perturbations(6000, self.SPEC.sigma, task.frame, task.warp, generator=generator)
+        p = perturbations(4000, self.SPEC.sigma, task.frame, task.warp, generator=generator)
         x = torch.nn.functional.pad(
             sample(task.photograph, p, task.frame, task.warp).flatten(1), (0, 1), value=1
         )
         x, moved = x.double().numpy(), p.double().numpy().reshape(-1, 2, 3)
-        linear = np.eye(2) + moved[..., :2]
-        rows = np.concatenate([np.hstack([linear[:, i, :1] * x, linear[:, i, 1:] * x]) for i in range(2)])
-        right = -np.concatenate([moved[:, i] for i in range(2)])
-        plain = np.linalg.lstsq(rows, right, rcond=None)[0]  # (2d, 3)
-        w = np.stack([plain[i * x.shape[1] : (i + 1) * x.shape[1], c] for i in range(2) for c in range(3)])
-        found = best_linear_step(self.SPEC, task)
+        whole = moved + np.eye(3)[:2]
+        last = np.broadcast_to(np.array([0.0, 0.0, 1.0]), (len(p), 1, 3))
+        whole = np.concatenate([whole, last], 1)
+        w = np.zeros((2, 3, x.shape[1]))
+        if side == "template":  # M(p) M(Δp): column c of the update alone decides column c
+            rows = np.concatenate([np.hstack([whole[:, i, c, None] * x for c in range(2)]) for i in range(2)])
+            for c in range(3):
+                right = -np.concatenate([moved[:, 0, c], moved[:, 1, c]])
+                w[:, c] = np.linalg.lstsq(rows, right, rcond=None)[0].reshape(2, -1)
+        else:  # M(Δp) M(p): row r alone decides row r
+            rows = np.concatenate(
+                [np.hstack([whole[:, c, i : i + 1] * x for c in range(3)]) for i in range(3)]
+            )
+            for r in range(2):
+                right = -np.concatenate([moved[:, r, i] for i in range(3)])
+                w[r] = np.linalg.lstsq(rows, right, rcond=None)[0].reshape(3, -1)
+        plain = torch.from_numpy(w.reshape(6, -1))
+        found = best_linear_step(replace(self.SPEC, side=side), task)
         new = perturbations(4000, self.SPEC.sigma, task.frame, task.warp, generator=generator)
-        losses = [float(stepped(task, m, new).square().sum(1).mean()) for m in (found, torch.from_numpy(w))]
+        losses = [float(stepped(task, m, new, side).square().sum(1).mean()) for m in (found, plain)]
         assert losses[0] == pytest.approx(losses[1], rel=0.02)
         assert losses[0] < 0.8 * float(new.square().sum(1).mean())
         assert found.shape == (6, task.frame.height * task.frame.width + 1)
 
-    def test_no_direction_leads_further_down(self, task: Planar) -> None:
+    @pytest.mark.parametrize("side", ["template", "image"])
+    def test_no_direction_leads_further_down(self, task: Planar, side: Side) -> None:
         """On the samples that it was solved on, but for what its ridge gives away."""
-        w = best_linear_step(self.SPEC, task)
+        w = best_linear_step(replace(self.SPEC, side=side), task)
         p = drawn(self.SPEC, task, self.SPEC.samples, "learn")
 
         def loss(w: torch.Tensor) -> torch.Tensor:
-            return stepped(task, w, p).double().square().sum(1).mean()
+            return stepped(task, w, p, side).double().square().sum(1).mean()
 
         w.requires_grad_()
         (slope,) = torch.autograd.grad(loss(w), w)
         least = loss(w).item()
         for size in (1e-5, 1e-4, 1e-3):
             assert loss(w.detach() - size * slope / slope.norm()).item() > 0.999 * least
+
+    def test_each_side_has_its_own(self, task: Planar) -> None:
+        p = drawn(self.SPEC, task, self.SPEC.samples, "learn")
+        best = {s: best_linear_step(replace(self.SPEC, side=s), task) for s in SIDES}
+        for side, other in (("template", "image"), ("image", "template")):
+            left = [float(stepped(task, best[s], p, side).square().sum(1).mean()) for s in (side, other)]
+            assert left[0] < 0.99 * left[1]
+
+    def test_only_the_best_linear_step_has_a_side(self) -> None:
+        with pytest.raises(SpecError, match="only the best linear step has a side 'image', not LK"):
+            cells("baselines", "smoke", models=["LK"], side="image")
+        with pytest.raises(SpecError, match="unknown side 'left'"):
+            cells("baselines", "smoke", models=["best linear step"], side="left")
 
     def test_its_samples_are_not_those_it_is_tested_on(self, task: Planar) -> None:
         parts = [drawn(self.SPEC, task, 50, what) for what in ("learn", "ridge")]

@@ -40,12 +40,24 @@ def test_table_1_against_the_paper_counts_and_names_the_floor_above_it() -> None
     ]
     text = findings.against_the_paper(runs, floors)
     assert "1 of the 5 at σ = 2.5 px, 2 of the 5 at σ = 5 px, 3 of the 5 at σ = 7.5 px, 4 of the 5 at" in text
-    assert "the paper's c-STN-1: 9.00 against 5.576 at σ = 5 px." in text
+    assert text.endswith(
+        "The best linear step leaves more than the paper's c-STN-1 (9.00 against 5.576 at σ = 5 px) on the "
+        "template's side, where these rows compose."
+    )
     floors[1] = judged.made("baselines", "best linear step", 1.0, sigma=5.0)
     assert findings.against_the_paper(runs, floors).endswith(
-        "step on the template's side, where these rows compose, leaves less than the paper's c-STN-1."
+        "step leaves less than the paper's c-STN-1 on the template's side, where these rows compose."
     )
     assert "no finished run of best linear step at σ = 10 px" in findings.against_the_paper(runs, floors[:3])
+    other = [judged.made("baselines", "best linear step", 9.3, sigma=s, side="image") for s in paper.SIGMAS]
+    both = findings.against_the_paper(runs, floors + other)
+    assert (
+        "leaves less than the paper's c-STN-1 on the template's side, where these rows compose, and" in both
+    )
+    assert both.endswith(
+        "more than the paper's c-STN-1 (9.30 against 2.699 at σ = 2.5 px, 9.30 against 5.576 at σ = 5 px, "
+        "9.30 against 9.218 at σ = 10 px) on the image's, where the paper's do."
+    )
 
 
 def test_table_2_says_the_difference_and_its_sign() -> None:

@@ -39,7 +39,7 @@ def test_no_run_is_of_two_studies() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "seeds"), [("table-1", 3), ("table-2", 5), ("image-side", 3), ("table-3", 2)]
+    ("name", "seeds"), [("table-1", 3), ("table-2", 5), ("image-side", 3), ("image-floor", 1), ("table-3", 3)]
 )
 def test_seeds_of_the_tables(name: str, seeds: int) -> None:
     cells_ = Counter((s.experiment, s.model, s.sigma) for s in study(name).specs)

@@ -39,6 +39,7 @@ def ablations_page(evidence: Evidence) -> str:
     for part, contrasts in found:
         out += [*_part(part, contrasts), *_diverged(evidence, part.study)] if contrasts else []
         out += _full_size(contrasts) if part.contrasts is ablations.resolutions else []
+        out += _floors(evidence) if part.study == "image-side" else []
     out += ["(ablation-operations)=", "## More operations than in training\n", wrap(_OPERATIONS), ""]
     out += _operations(evidence)
     out += ["(ablation-noise)=", "## Other noise than in training\n", wrap(_NOISE), "", *_noise(evidence)]
@@ -145,6 +146,29 @@ def _part(part: Part, found: Sequence[Contrast]) -> list[str]:
     lines += [wrap(_summary(found)), ""]
     lines += ["| row | change | as it is | changed | difference | seeds |", "|:--|:--|--:|--:|:--|--:|"]
     return [*lines, *map(_line, found), "", *_uneven(found)]
+
+
+def _floors(e: Evidence) -> list[str]:
+    """What any training of c-STN-1 of Table 1 could at best reach, beside what ours did and the paper's."""
+    found, printed = ablations.floors(e), EXPERIMENTS["table_1"].printed
+    if not found:
+        return []
+    names = ("best linear step", "c-STN-1", "above it", "the paper's c-STN-1")
+    rows = [f"| σ | side | {' | '.join(names)} |", f"|--:|:--|{'--:|' * len(names)}"]
+    beyond = []
+    for sigma, side, best, trained in found:
+        theirs, above = printed["c-STN-1", sigma], trained.error.value / best.error.value - 1
+        values = (_mean(best), _mean(trained), percent(above, 1).replace("-", "−"), f"{theirs:g} px")
+        rows.append(f"| {sigma:g} | {side} | {' | '.join(values)} |")
+        beyond += [f"at σ = {sigma:g} px on the {side}'s side"] if theirs < best.error.value else []
+    text = """A single linear step can be had at its best without training: the loss of c-STN-1 is quadratic
+        in its weights on either side ({mod}`icstn.experiments.linear_step`). """
+    text += f"The paper's number lies below that {', '.join(beyond) or 'nowhere'}"
+    text += ", so no training on this photograph could have reached it there." if beyond else "."
+    if lacking := {"template", "image"} - {f.side for f in found}:
+        text += f" Not computed: the {lacking.pop()}'s side (`icstn study image-floor`)."
+    title = "### How far a single linear step could come\n"
+    return ["(ablation-floor)=", title, wrap(text), "", *rows, ""]
 
 
 #: Runs of one cell are shown one by one where the worst has that many times the error of the best.

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -52,6 +52,32 @@ def sides(e: Evidence, table: str) -> list[Contrast]:
     """Composed on the image's side, as eq. (10) prints it, in place of the template's."""
     models = [m for m in EXPERIMENTS[table].rows if "C-STN" in m.upper()]
     return _varied(e, table, models, "composed on the image's side", side="image")
+
+
+class Floor(NamedTuple):
+    """How far c-STN-1 of Table 1 is from what any training of it could reach.
+
+    Attributes:
+        sigma: size of the perturbation in pixels.
+        side: of composition.
+        best, trained: the best linear step, and c-STN-1 as it was trained.
+    """
+
+    sigma: float
+    side: str
+    best: Cell
+    trained: Cell
+
+
+def floors(e: Evidence) -> list[Floor]:
+    """The best linear step of either side, beside c-STN-1 at ``full``."""
+    found = []
+    for sigma in paper.SIGMAS:
+        for side, row in (("template", {}), ("image", {"side": "image"})):
+            with contextlib.suppress(MissingError):
+                best = e.cell("baselines", "best linear step", "full", sigma, **row)
+                found.append(Floor(sigma, side, best, e.cell("table_1", "c-STN-1", "full", sigma, **row)))
+    return found
 
 
 def inverses(e: Evidence) -> list[Contrast]:

@@ -12,7 +12,7 @@ IC-LK             the same, inverse compositional
 coarse-to-fine    second-order steps on a pyramid, inverse compositional ones at full size
 SDM               :class:`icstn.classical.SupervisedDescent` on pixels, trained on the same noise
 conditional-LK    :class:`icstn.classical.ConditionalLK`, trained likewise
-best linear step  the floor under c-STN-1, see :mod:`icstn.experiments.linear_step`
+best linear step  the floor under c-STN-1, on either side: :mod:`icstn.experiments.linear_step`
 ================  ====================================================================================
 
 Those that learn see ``steps × samples`` perturbations, a new set for each stage, fewer than an IC-STN
@@ -24,7 +24,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ from icstn.experiments.records import Record, Records
 from icstn.experiments.spec import BaselineSpec
 from icstn.experiments.task import Evaluation
 from icstn.sampling import sample
+from icstn.warps import Side
 
 #: Items that are aligned at once; more would not fit into a processor's cache.
 CHUNK = 64
@@ -173,10 +174,10 @@ def _conditional_lk(spec: BaselineSpec, task: Planar) -> Method:
 
 
 def _linear_step(spec: BaselineSpec, task: Planar) -> Method:
-    w = best_linear_step(spec, task)
+    w, side = best_linear_step(spec, task), cast(Side, spec.side)
 
     def align(p: Tensor) -> Found:
-        return Found(torch.stack((p, stepped(task, w, p))), ["finished"] * len(p))
+        return Found(torch.stack((p, stepped(task, w, p, side))), ["finished"] * len(p))
 
     return Method(align, {"step": w.float()})
 

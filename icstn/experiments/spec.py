@@ -263,13 +263,19 @@ class BaselineSpec(RunSpec):
     Attributes:
         steps: most steps of an iteration, or stages of a cascade.
         samples: perturbations that each stage of a cascade learns from; 0 for a method that does not learn.
+        side: where the update of the best linear step joins, see :meth:`icstn.warps.Warp.compose`; the others
+            have one of their own.
     """
 
     steps: int
     samples: int = 0
+    side: str = "template"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._one_of("side", SIDES)
+        if self.side != "template" and self.model != "best linear step":
+            raise SpecError(f"only the best linear step has a side {self.side!r}, not {self.model}")
         self._at_least(1, "steps")
         self._at_least(0, "samples")
         self._at_most(MOST, "steps", "samples")

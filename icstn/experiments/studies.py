@@ -92,7 +92,12 @@ STUDIES: dict[str, Study] = {
             _full("table_2", THREE, _composed("table_2"), side="image"),
             _full("table_1", THREE, _composed("table_1"), side="image"),
         ),
-        _study("table-3", "Table 3 with two seeds in each cell", _full("table_3", TWO)),
+        _study(
+            "image-floor",
+            "What one linear step can at most reach on the side that the paper prints",
+            _full("baselines", ONE, ["best linear step"], side="image"),
+        ),
+        _study("table-3", "Table 3 with three seeds in each cell", _full("table_3", THREE)),
         _study(
             "cascades",
             "Cascades learned together (Sec. 2.2), an ordinary recurrent network of that size (Sec. 5.1)",
