@@ -141,6 +141,9 @@ def train(
     model: Annotated[
         list[str] | None, typer.Option("--model", "-m", help="Only this row, such as 'IC-STN-4(a)'.")
     ] = None,
+    sigma: Annotated[
+        list[float] | None, typer.Option(help="Only this σ, of a table that has several: 2.5, 5, 7.5 or 10.")
+    ] = None,
     preset: Preset = "quick",
     device: Device = "auto",
     seeds: Seeds = "0",
@@ -159,10 +162,23 @@ def train(
     from icstn.reproduction import seed_list
 
     changes = _parse(change or [], ["experiment", "model", "models", "preset", "seed", "seeds"])
-    specs = cells(experiment, preset, seed_list(seeds), model, **changes)
+    specs = _at(cells(experiment, preset, seed_list(seeds), model, **changes), sigma or [])
     execution = _execution(device, data, workers, scheduler, log)
     for r in ensure(specs, Records(records), execution):
         print(_result(r))
+
+
+def _at(specs: list[Any], sigmas: list[float]) -> list[Any]:
+    """The runs at these σ; at all without one."""
+    from icstn.experiments import SpecError
+
+    known = dict.fromkeys(spec.sigma for spec in specs)
+    for sigma in sigmas:
+        if sigma not in known:
+            raise SpecError(
+                f"there is no σ = {sigma:g} here: choose from {', '.join(f'{s:g}' for s in known)}"
+            )
+    return [spec for spec in specs if not sigmas or spec.sigma in sigmas]
 
 
 def _result(record: Any) -> str:

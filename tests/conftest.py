@@ -104,10 +104,11 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def empty_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test may go by what the user's cache of data happens to hold; notebooks alone read the real data."""
+def empty_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test may go by what the user's data and Records happen to hold, or leave something there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ICSTN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("ICSTN_RECORDS", str(tmp_path_factory.mktemp("records")))
         yield
 
 

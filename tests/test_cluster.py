@@ -100,6 +100,7 @@ def test_without_a_shared_folder_records_come_back_as_bytes(address: str, tmp_pa
         files = job.result(timeout=500)
     record = clusters.receive(Records(mine), spec, files)
     assert Records(mine).find(spec) == record
+    assert Records().find(spec) == record  # their own
     with pytest.raises(StorageError, match="damaged"):
         clusters.receive(Records(tmp_path / "other"), spec, files | {"weights.safetensors": b"x"})
 

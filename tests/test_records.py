@@ -8,13 +8,14 @@ import multiprocessing
 import os
 import re
 import resource
+import shlex
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from icstn.experiments import Record, Records, Spec, StorageError, cells, open_records
+from icstn.experiments import Record, Records, Spec, StorageError, cells, open_records, provenance
 from icstn.experiments import records as module
 from icstn.files import write_atomic
 
@@ -350,3 +351,17 @@ class TestFolders:
         published = Path(__file__).resolve().parents[1] / "figures" / "records"
         records = open_records("published")
         assert (records.folder, records.also) == (tmp_path / "mine", (published,))
+
+
+def test_the_command_says_nothing_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = ["--records", "/some/where", "--data=data", "--workers", "2", "--log", "--set"]
+    monkeypatch.setattr("sys.argv", ["/x/icstn/__main__.py", "train", "table_2", *places, "--set", "batch=7"])
+    assert provenance.gathered(torch.device("cpu"))["command"] == "icstn train table_2 --set batch=7"
+
+
+def test_published_commands_say_nothing_of_the_machine(root: Path) -> None:
+    """Those who run them again have their folders elsewhere, and this machine's are nobody's business."""
+    commands = [r.provenance["command"] for r in Records(root / "figures" / "records")]
+    assert len(commands) > 200
+    assert [c for c in commands if set(shlex.split(c.replace("=", " "))) & {*provenance.OF_THE_MACHINE}] == []
+    assert [c for c in commands if re.search(r"(^|[ =])/", c)] == []

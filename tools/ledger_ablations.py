@@ -162,7 +162,8 @@ def _floors(e: Evidence) -> list[str]:
         rows.append(f"| {sigma:g} | {side} | {' | '.join(values)} |")
         beyond += [f"at σ = {sigma:g} px on the {side}'s side"] if theirs < best.error.value else []
     text = """A single linear step can be had at its best without training: the loss of c-STN-1 is quadratic
-        in its weights on either side ({mod}`icstn.experiments.linear_step`). """
+        in its weights on either side ({mod}`icstn.experiments.linear_step`). That loss is in warp parameters;
+        in pixels a little less may be left elsewhere than at its minimum. """
     text += f"The paper's number lies below that {', '.join(beyond) or 'nowhere'}"
     text += ", so no training on this photograph could have reached it there." if beyond else "."
     if lacking := {"template", "image"} - {f.side for f in found}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from icstn.evidence.estimates import significant
-from icstn.evidence.trace import Origin, duration, origins
+from icstn.evidence.trace import Origin, again, duration, origins
 from icstn.experiments import EXPERIMENTS, Record
 from tools.ledger_text import NOTE, wrap
 
@@ -20,7 +20,8 @@ def provenance_page(records: Sequence[Record]) -> str:
             "Every number of Tables 1 to 3 is the mean over the runs listed here. A run is a "
             "*Record*: a folder in `figures/records` with the trained weights and a JSON file that "
             "holds what was run, how it went, and under which command, commit, versions, hardware and"
-            " data."
+            " data. Below each table stand the commands that train its runs once more, on any machine, into "
+            "your own folder of Records."
         ),
         "\nThe way back from a number, on the command line:\n",
         '```\nicstn trace "table_2 IC-STN-4(a)"\nicstn trace "table_1 IC-STN-4 sigma=5"\n```\n',
@@ -55,9 +56,5 @@ def _runs(rows: Sequence[Origin]) -> list[str]:
 
 
 def _commands(rows: Sequence[Origin]) -> list[str]:
-    groups: dict[str, int] = {}
-    for o in rows:
-        command = str(o.record.provenance.get("command", "–"))
-        groups[command] = groups.get(command, 0) + 1
-    lines = [f"- `{command}` ({n} run{'s' * (n > 1)})" for command, n in sorted(groups.items())]
-    return ["Commands:\n", *lines, ""]
+    calls = again(o.record.spec for o in rows)
+    return ["To run them once more:\n", *(f"- `{call}`" for call in calls), ""]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from icstn.evidence.collection import median_run
 from icstn.evidence.estimates import significant
-from icstn.experiments.experiment import EXPERIMENTS, FOLDER
+from icstn.experiments.experiment import EXPERIMENTS, FOLDER, Experiment
 from icstn.experiments.recipes import cells
 from icstn.experiments.records import Record
-from icstn.experiments.spec import FolderSpec
+from icstn.experiments.spec import FolderSpec, RunSpec
 
 
 class Origin(NamedTuple):
@@ -46,11 +47,58 @@ class Origin(NamedTuple):
             return (
                 f"sigma={spec.sigma:g}, iterations={spec.iterations}, warp={spec.warp}, {spec.architecture}"
             )
-        usual = next(s for s in cells(self.experiment, spec.preset, (spec.seed,), [self.model])
-                     if s.sigma == spec.sigma or self.sigma is None)  # fmt: skip
-        usual_fields = asdict(usual)
-        changed = {name: value for name, value in asdict(spec).items() if value != usual_fields[name]}
-        return ", ".join(f"{name}={value}" for name, value in changed.items())
+        return ", ".join(f"{name}={value}" for name, value in changes(spec).items())
+
+
+def changes(spec: RunSpec) -> dict[str, Any]:
+    """Fields in which a run differs from the cell of its preset."""
+    usual = next(s for s in cells(spec.experiment, spec.preset, (spec.seed,), [spec.model])
+                 if s.sigma == spec.sigma or not spec.about.by_sigma)  # fmt: skip
+    fields = asdict(usual)
+    return {name: value for name, value in asdict(spec).items() if value != fields[name]}
+
+
+def again(specs: Iterable[RunSpec]) -> list[str]:
+    """The calls of ``icstn train`` that make these runs once more and no others, on any machine.
+
+    Of fits there are none here: their images are their users'.
+    """
+    seeds: dict[tuple[str, str, str], dict[str, dict[float, list[int]]]] = {}
+    for spec in specs:
+        own = shlex.join(f"--set={name}={value}" for name, value in changes(spec).items())
+        models = seeds.setdefault((spec.experiment, spec.preset, own), {})
+        models.setdefault(spec.model, {}).setdefault(spec.sigma, []).append(spec.seed)
+    return [
+        " ".join(filter(None, (f"icstn train {name} --preset {preset}", *part, own)))
+        for (name, preset, own), models in seeds.items()
+        for part in _parts(EXPERIMENTS[name], models)
+    ]
+
+
+def _parts(about: Experiment, models: dict[str, dict[float, list[int]]]) -> Iterator[tuple[str, ...]]:
+    """Rows, sizes of the perturbation and seeds that stand together, as options."""
+    alike: dict[tuple[tuple[float, ...], tuple[int, ...]], list[str]] = {}
+    for model, by_sigma in models.items():
+        at: dict[tuple[int, ...], list[float]] = {}
+        for sigma, seeds in by_sigma.items():
+            at.setdefault(tuple(sorted(seeds)), []).append(sigma)
+        for some, sigmas in at.items():
+            alike.setdefault((tuple(sorted(sigmas)), some), []).append(model)
+    for (sigmas, some), names in alike.items():
+        rows = [] if names == list(about.rows) else [shlex.join(["-m", name]) for name in names]
+        sizes = [] if sigmas == about.sigmas or not about.by_sigma else [f"--sigma {s:g}" for s in sigmas]
+        yield (*rows, *sizes, "" if some == (0,) else f"--seeds {_ranges(some)}")
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """``0-2,5``, as :func:`icstn.reproduction.seed_list` reads it."""
+    runs: list[list[int]] = []
+    for n in numbers:
+        if runs and n == runs[-1][-1] + 1:
+            runs[-1].append(n)
+        else:
+            runs.append([n])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def origins(records: Iterable[Record]) -> list[Origin]:
@@ -132,6 +180,7 @@ def describe(origin: Origin) -> str:
         "test error": f"{result}; {printed}",
         "record": r.spec.key,
         "command": facts.get("command", "unknown"),
+        **({} if isinstance(r.spec, FolderSpec) else {"again": again([r.spec])[0]}),
         "commit": facts.get("commit", "unknown") or "unknown",
         "preset, seed": f"{r.spec.preset}, {r.spec.seed}",
         "hardware": f"{facts.get('device', 'unknown')}, {facts.get('threads', '?')} threads",

@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,26 @@ def gathered(device: torch.device) -> dict[str, Any]:
     }
 
 
+#: Options that say where something lies on this machine, or how much of it to use.
+OF_THE_MACHINE = ("--records", "--data", "--output", "--out", "--log", "--scheduler", "--workers")
+
+
 def _command() -> str:
+    """How this process was called, as far as it means something elsewhere."""
     program = Path(sys.argv[0]).name
     program = "icstn" if program == "__main__.py" else program or "python"
-    return shlex.join([program, *sys.argv[1:]])
+    return shlex.join([program, *_portable(sys.argv[1:])])
+
+
+def _portable(arguments: Sequence[str]) -> list[str]:
+    """The arguments without options :data:`OF_THE_MACHINE`."""
+    left: list[str] = []
+    value = False
+    for argument in arguments:
+        if not value and argument.partition("=")[0] not in OF_THE_MACHINE:
+            left.append(argument)
+        value = not value and argument in OF_THE_MACHINE
+    return left
 
 
 def commit() -> str:
