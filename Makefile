@@ -20,8 +20,10 @@ STAMP  := $(VENV)/.installed
 WORKERS = $(shell $(BIN)/python -c 'import os; print(min(8, 1 + (os.cpu_count() or 1)))')
 NOTEBOOKS ?= $(sort $(wildcard book/*.ipynb figures/*.ipynb))
 
-# One thread a process: reproducible sums, and the test workers do not fight over the cores.
+# One thread a process: reproducible sums, and the test workers do not fight over the cores. The many
+# processes that the tests start find what the first of them has compiled.
 test notebooks: export OMP_NUM_THREADS := 1
+test notebooks: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: reproduce book pdf test mutants notebooks dist clean
 .DEFAULT_GOAL := book

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,15 @@ ROOT = Path(__file__).resolve().parent.parent
 ADDRESS = "https://github.com/someone/icstn"
 SMALL = {"format": "jb-book", "root": "book/conventions"}
 SMALL["chapters"] = [{"file": "book/symbols"}, {"file": "book/changes"}]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_live_page() -> Iterator[None]:
+    """Its networks and pictures take long, and no page here shows them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for made in (book.live, book.first_screen):
+            patch.setattr(made, "write", lambda _: ())
+        yield
 
 
 def settings(folder: Path) -> dict:

@@ -38,6 +38,9 @@ def test_long():
 def collected(folder: Path, *options: str) -> str:
     """What pytest says of the tests in a folder that has this project's conftest."""
     (folder / "tests").mkdir(exist_ok=True)
+    (folder / "tests" / "torch.py").write_text(
+        "def set_num_threads(n): pass\n"
+    )  # takes long, and is not used
     for name in ("conftest.py", "order.py", "typecheck.py", "warm.py", "warm_process.py"):
         (folder / "tests" / name).write_text(CONFTEST.with_name(name).read_text())
     settings = "[pytest]\nmarkers =\n  slow: x\n  long: x\n  unchecked: x\n  xdist_group: x\n  timeout: x\n"

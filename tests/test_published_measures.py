@@ -10,22 +10,29 @@ import pytest
 
 from icstn.evidence.collection import identity, one
 from icstn.evidence.measurements import GROUPS, LOOKED_AT, read_measurements, to_measure
-from icstn.experiments import Records
+from icstn.experiments import Record, Records
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "figures" / "records"
 MEASURED = read_measurements(PUBLISHED / "measurements.json")
-RUNS = {r.spec.key: r for r in Records(PUBLISHED) if r.spec.key in MEASURED and r.spec.preset == "full"}
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[str, Record]:
+    """The published runs at ``full`` that were measured, by key."""
+    return {r.spec.key: r for r in Records(PUBLISHED) if r.spec.key in MEASURED and r.spec.preset == "full"}
 
 
 @pytest.mark.parametrize(
     ("figure", "experiment", "names"),
     [("figure_9", "table_2", ("within", "unexplained")), ("figure_11", "table_3", ("sharpness",))],
 )
-def test_a_figure_prints_what_the_ledger_judges(figure: str, experiment: str, names: tuple[str, ...]) -> None:
+def test_a_figure_prints_what_the_ledger_judges(
+    figure: str, experiment: str, names: tuple[str, ...], runs: dict[str, Record]
+) -> None:
     drawn = np.load(ROOT / "figures" / "rendered" / f"{figure}.npz")
-    runs = [r for r in RUNS.values() if r.spec.experiment == experiment]
-    models = {m: MEASURED[one(runs, m).spec.key] for m in LOOKED_AT[experiment]}
+    own = [r for r in runs.values() if r.spec.experiment == experiment]
+    models = {m: MEASURED[one(own, m).spec.key] for m in LOOKED_AT[experiment]}
     assert len(models) == 4
     for model, measured in models.items():
         for name in names:
@@ -35,9 +42,9 @@ def test_a_figure_prints_what_the_ledger_judges(figure: str, experiment: str, na
             )
 
 
-def test_measurements_belong_to_the_published_records() -> None:
+def test_measurements_belong_to_the_published_records(runs: dict[str, Record]) -> None:
     assert to_measure(Records(PUBLISHED), MEASURED) == []
-    for key, run in RUNS.items():
+    for key, run in runs.items():
         assert MEASURED[key].of == identity(run)
         assert all(len(m.left_out) == GROUPS for m in MEASURED[key].measures.values())
         again = MEASURED[key][f"error_at_{run.spec.sigma:g}"].value
@@ -48,8 +55,8 @@ def test_measurements_belong_to_the_published_records() -> None:
             assert MEASURED[key]["last"].value == pytest.approx(steps[-1]["corner_px"], rel=1e-3)
 
 
-def test_a_record_is_the_same_however_its_metrics_are_ordered() -> None:
-    run = next(iter(RUNS.values()))
+def test_a_record_is_the_same_however_its_metrics_are_ordered(runs: dict[str, Record]) -> None:
+    run = next(iter(runs.values()))
     other = replace(run, metrics=dict(reversed(run.metrics.items())))
     assert list(other.metrics) != sorted(other.metrics)
     assert identity(other) == identity(run) != identity(replace(run, metrics=run.metrics | {"unit": "x"}))

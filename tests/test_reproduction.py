@@ -346,9 +346,13 @@ class TestPage:
             "## Your run\n\nMade with preset quick.\n\nIt gave what is shown above."
         ]
 
-    def test_staging_adds_the_run_to_the_committed_page(self, tmp_path: Path, root: Path) -> None:
+    def test_staging_adds_the_run_to_the_committed_page(
+        self, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         import book
 
+        for made in (book.live, book.first_screen):  # other pages' pictures and networks, which take long
+            monkeypatch.setattr(made, "write", lambda _: ())
         committed = nbformat.read(root / "figures" / "table_3.ipynb", 4)
         own = nbformat.from_dict(
             {**committed, "metadata": {"icstn": {"key": "0", "stand_in": False, **ABOUT}}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -28,6 +29,14 @@ from icstn.warps import homography
 align = ICSTN(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 8)), n=2, warp="homography")
 assert align(torch.rand(2, 1, 28, 28)).shape == (2, 1, 28, 28)
 import icstn.networks, icstn.perturb, icstn.layers
+"""
+
+IN_TURN = """
+import json, sys
+from typer.testing import CliRunner
+from icstn.cli import app
+done = [CliRunner().invoke(app, call) for call in json.loads(sys.argv[1])]
+print(json.dumps([(d.exit_code, d.stdout, d.stderr) for d in done]))
 """
 
 
@@ -59,6 +68,12 @@ class Environment:
 
     def icstn(self, *arguments: str | Path, cwd: Path | None = None) -> tuple[int, str, str]:
         return self.run(self.folder / "bin" / "icstn", *arguments, cwd=cwd)
+
+    def in_turn(self, *calls: list[str], cwd: Path | None = None) -> list[tuple[int, str, str]]:
+        """What ``icstn`` does with each of these arguments, in one process, which starts up but once."""
+        code, out, err = self.run(self.python, "-c", IN_TURN, json.dumps(calls), cwd=cwd)
+        assert (code, err) == (0, "")
+        return [tuple(found) for found in json.loads(out)]
 
 
 Install = Callable[..., Environment]
@@ -156,11 +171,12 @@ class TestExperiments:
     """``pip install '.[experiments]'``"""
 
     def test_every_command_answers(self, install: Install) -> None:
-        icstn = install("experiments").icstn
-        for arguments in (["--version"], ["list"], ["data"], ["status"], ["train", "--help"]):
-            code, out, err = icstn(*arguments)
-            assert (code, err) == (0, ""), arguments
-            assert out, arguments
+        made = install("experiments")
+        calls = [["list"], ["data"], ["status"], ["train", "--help"]]
+        answers = [made.icstn("--version"), *made.in_turn(*calls)]
+        for call, (code, out, err) in zip((["--version"], *calls), answers, strict=True):
+            assert (code, err) == (0, ""), call
+            assert out, call
 
     def test_a_cell_is_trained_and_traced(self, install: Install, tmp_path: Path) -> None:
         icstn = install("experiments").icstn
@@ -189,31 +205,38 @@ class TestExperiments:
         assert (code, err) == (0, "")
         assert out.startswith("1 of 1 pictures aligned")
 
-    def test_what_needs_more_than_that_says_so(self, install: Install, root: Path, tmp_path: Path) -> None:
-        [run, *_] = (path.name for path in (root / "figures" / "records").glob("table_2-ic-stn-4-a-*"))
-        code, out, err = install("experiments").icstn("export", run, tmp_path / "m.onnx", cwd=root)
-        assert (code, out) == (1, "")
-        assert re.fullmatch(r"icstn: .*pip install 'icstn\[onnx\]'\n", err)
-
     def test_what_needs_the_checkout_says_so(self, install: Install, tmp_path: Path) -> None:
-        icstn = install("experiments").icstn
-        code, out, err = icstn("reproduce", "figure_3", cwd=tmp_path)
-        assert (code, out) == (2, "")
-        assert err.startswith("icstn: the exhibits' notebooks are not in the installed package: run this in ")
-        assert icstn("reproduce", "figure_3", "--train-only", cwd=tmp_path) == (0, "", "")
-        code, out, err = icstn("trace", "table_2 CNN(a)", cwd=tmp_path)
-        assert (code, out) == (2, "")
-        assert "the published Records are in the project's checkout" in err
+        reproduced, trained, traced = install("experiments").in_turn(
+            ["reproduce", "figure_3"],
+            ["reproduce", "figure_3", "--train-only"],
+            ["trace", "table_2 CNN(a)"],
+            cwd=tmp_path,
+        )
+        assert reproduced[:2] == (2, "")
+        assert reproduced[2].startswith(
+            "icstn: the exhibits' notebooks are not in the installed package: run"
+        )
+        assert trained == (0, "", "")
+        assert traced[:2] == (2, "")
+        assert "the published Records are in the project's checkout" in traced[2]
 
-    def test_in_the_checkout_what_needs_more_says_so(self, install: Install, root: Path) -> None:
-        code, out, err = install("experiments").icstn("reproduce", "figure_3", cwd=root)
-        assert (code, out) == (1, "")
-        assert re.fullmatch(r"icstn: this needs .*papermill: pip install 'icstn\[exhibits\]'\n", err)
-
-    def test_published_numbers_are_traced_in_the_checkout(self, install: Install, root: Path) -> None:
-        code, out, err = install("experiments").icstn("trace", "table_2 CNN(a)", cwd=root)
-        assert (code, err) == (0, "")
-        assert "CNN(a)" in out
+    def test_in_the_checkout_what_needs_more_says_so(
+        self, install: Install, root: Path, tmp_path: Path
+    ) -> None:
+        [run, *_] = (path.name for path in (root / "figures" / "records").glob("table_2-ic-stn-4-a-*"))
+        calls = (
+            ["export", run, str(tmp_path / "m.onnx")],
+            ["reproduce", "figure_3"],
+            ["trace", "table_2 CNN(a)"],
+        )
+        exported, reproduced, traced = install("experiments").in_turn(*calls, cwd=root)
+        assert exported[:2] == reproduced[:2] == (1, "")
+        assert re.fullmatch(r"icstn: .*pip install 'icstn\[onnx\]'\n", exported[2])
+        assert re.fullmatch(
+            r"icstn: this needs .*papermill: pip install 'icstn\[exhibits\]'\n", reproduced[2]
+        )
+        assert (traced[0], traced[2]) == (0, "")
+        assert "CNN(a)" in traced[1]
 
 
 def test_with_the_exhibits_one_is_reproduced(install: Install, root: Path, tmp_path: Path) -> None:
