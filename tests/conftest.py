@@ -25,8 +25,16 @@ sys.path[:0] = [str(ROOT / "tools"), str(ROOT)]  # wherever pytest was started
 #: Seconds for a test with such a mark and its fixtures, in place of the `timeout` of pyproject.toml.
 TIMEOUTS = {"long": 3600, "slow": 600}
 
-# Every function of the library checks its arguments' types and shapes while the tests run, and not before.
-jaxtyping.install_import_hook("icstn", "typecheck.check")
+# Every function of the library checks its arguments' types and shapes while the tests run, and not before:
+# in the modules that have arrays, for in the others mypy sees whatever there is to see.
+jaxtyping.install_import_hook(
+    [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for file in (ROOT / "icstn").rglob("*.py")
+        if re.search("Tensor|ndarray|jaxtyping", file.read_text(encoding="utf-8"))
+    ],
+    "typecheck.check",
+)
 jaxtyping.config.update("jaxtyping_disable", True)
 gc.disable()  # imports leave no garbage, and looking for it took a quarter of the time of collecting tests
 
