@@ -13,6 +13,7 @@ from judged import PAPER, made, table
 
 from icstn.evidence.claims import claim, judge
 from icstn.evidence.collection import Evidence
+from icstn.experiments import Record
 from tools.ledger_claims import claims_page
 from tools.ledger_equations import equations, equations_page
 from tools.ledger_provenance import provenance_page
@@ -90,6 +91,41 @@ class TestWhatIntervalsCover:
         assert "| ✓ | ✗ | Table 2, STN(a) |" in page
         assert "| ? | ✓ | Table 2, CNN(a) |" in page
         assert "| – | – | Table 2, STN(b) |" in page
+
+
+class TestWhatStaysAbove:
+    @staticmethod
+    def section(*runs: Record) -> str:
+        page = summary_page(Evidence(runs), set())
+        return " ".join(page.partition("## What stays above the paper")[2].partition("## ")[0].split())
+
+    def test_names_the_cells_by_table(self) -> None:
+        found = self.section(*table("table_2", {"STN(a)": 0.1, "CNN(a)": 9.0, "IC-STN-2(b)": 3.72}))
+        assert found == "- Table 2: CNN(a), IC-STN-2(b). No cause is known."
+        assert self.section(*table("table_2", {"STN(a)": 0.1})) == ""
+
+    def test_the_floor_under_one_linear_step(self) -> None:
+        rows = [made("table_1", "c-STN-1", e, sigma=s, preset="full") for s, e in ((5.0, 9.0), (10.0, 12.0))]
+        best = [
+            made("baselines", "best linear step", e, sigma=s, preset="full", side=side)
+            for s, side, e in ((5.0, "template", 5.5), (10.0, "template", 11.0))
+        ]
+        found = self.section(*rows, *best)
+        assert found.startswith(
+            "- Table 1: c-STN-1 σ = 5, c-STN-1 σ = 10. At σ = 10 px the best of all single"
+        )
+        assert "linear steps leaves 11.0 px on the template's side, so c-STN-1 could not" in found
+        assert "errs less at σ = 10 px (9.218) than at 7.5 px (9.491)" in found
+        assert "ablation-floor" not in self.section(*rows, best[0])
+
+    def test_signs_of_fewer_pixels(self) -> None:
+        run = made("table_3", "CNN", 12.0, preset="full")
+        copy = {"notes": ["12,000 images are not of their annotated size"]}
+        assert "No cause is known." in self.section(run)
+        found = self.section(replace(run, provenance=run.provenance | {"data": copy}))
+        assert found == (
+            "- Table 3: CNN. The signs have fewer pixels than the paper's; what that costs was not measured."
+        )
 
 
 class TestPages:

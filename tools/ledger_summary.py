@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from icstn.evidence import ablations
 from icstn.evidence.claims import CLAIMS, Claim, Judgement, judge, judge_together
 from icstn.evidence.collection import Evidence, MissingError
 from icstn.evidence.comparison import ALIKE, WIDE, Compared, against_paper
-from icstn.evidence.estimates import coverage, percent
+from icstn.evidence.estimates import coverage, percent, significant
 from icstn.evidence.predicates.composition import side_of_composition
 from icstn.evidence.verdicts import VERDICTS, Verdict, corrected
 from icstn.exhibits.cells import augmented
@@ -16,6 +17,8 @@ from icstn.experiments import EXPERIMENTS, Record
 from tools.ledger_text import MARKS, NOTE, escaped, tally, wrap
 
 REACHED = {"reached": "✓", "not reached": "✗", "undecided": "?", "not run": "–"}
+#: A mean that is not at or below the paper's error.
+ABOVE = ("not reached", "undecided")
 
 
 def summary_page(evidence: Evidence, documents: set[str]) -> str:
@@ -38,6 +41,7 @@ def summary_page(evidence: Evidence, documents: set[str]) -> str:
         *_family(judged, judge_together(CLAIMS, evidence)),
         "## Its numbers\n",
         *_numbers(cells, evidence.records),
+        *_above(evidence, cells),
         *_side(evidence),
         "## What stays open\n",
         *_open(judged, cells, evidence.records),
@@ -104,6 +108,50 @@ def _light(records: Sequence[Record]) -> str:
     """That signs were trained under varied light, if they were."""
     note = augmented(r for r in records if (r.spec.experiment, r.spec.preset) == ("table_3", "full"))
     return note and f" Table 3, preset `full`: {note[0].lower()}{note[1:]}"
+
+
+def _above(evidence: Evidence, cells: Sequence[Compared]) -> list[str]:
+    """Cells whose mean lies above the paper's error, by table, and what is known of the reasons."""
+    lines = []
+    for experiment, why in (("table_1", _limits), ("table_2", None), ("table_3", _pixels)):
+        names = [c.cell for c in cells if c.experiment == experiment and c.reached in ABOVE]
+        if names:
+            title = EXPERIMENTS[experiment].title.split(",")[0]
+            reason = why(evidence) if why else ""
+            lines.append(wrap(f"- {title}: {', '.join(names)}. {reason or 'No cause is known.'}"))
+    return ["## What stays above the paper\n", *lines, ""] if lines else []
+
+
+def _limits(evidence: Evidence) -> str:
+    """Where no single linear step can have the paper's error, and where the paper's own errors are odd."""
+    printed = {s: e for (model, s), e in EXPERIMENTS["table_1"].printed.items() if model == "c-STN-1"}
+    floors, found = ablations.floors(evidence), []
+    for sigma, error in printed.items():
+        best = {f.side: f.best.error.value for f in floors if f.sigma == sigma}
+        if shown := [f"{significant(e)} px on the {side}'s side" for side, e in best.items() if e > error]:
+            found.append(
+                f"At σ = {sigma:g} px the best of all single linear steps leaves {' and '.join(shown)}, so "
+                f"c-STN-1 could not have been trained to the paper's {error:g} px on this photograph "
+                "({ref}`ablation-floor`)."
+            )
+    for (before, more), (sigma, error) in pairwise(printed.items()):
+        if error < more:
+            found.append(
+                f"The paper's c-STN-1 errs less at σ = {sigma:g} px ({error:g}) than at {before:g} px "
+                f"({more:g}), where a larger perturbation should leave more. Why is not known."
+            )
+    return " ".join(found)
+
+
+def _pixels(evidence: Evidence) -> str:
+    """That the signs have fewer pixels than the paper's."""
+    if not _copy(evidence.records):
+        return ""
+    shown = bool(ablations.resolutions(evidence))
+    measured = (
+        "{ref}`ablation-resolution` has what that costs" if shown else "what that costs was not measured"
+    )
+    return f"The signs have fewer pixels than the paper's; {measured}."
 
 
 def _side(evidence: Evidence) -> list[str]:
