@@ -144,10 +144,18 @@ class TestThePage:
         page = " ".join(ablations_page(Evidence(runs)).split())
         assert "10.00 % at 16, 8.00 % at 24, 7.00 % at 32" in page
         assert re.search(r"5\.92 \\\[[0-9., ]+\] % by the side, 6\.52 .* by the square", page)
+        assert "do not show" not in page
         printed = paper.TABLE_3["IC-STN-2"].error
         assert f"0.5 to 1.1 of the {7 - printed:.1f} points between" in page
         few = " ".join(ablations_page(Evidence(runs[:2])).split())
         assert "Drawn on to" not in few
+
+    def test_three_sizes_that_tell_nothing_say_so(self) -> None:
+        runs = [full("table_3", "IC-STN-2", e, seed=s) for s, e in enumerate((6.4, 5.0, 4.2))]
+        runs += [full("table_3", "IC-STN-2", e, resolution=side) for side, e in ((16, 5.2), (24, 7.9))]
+        page = " ".join(ablations_page(Evidence(runs)).split())
+        assert "So these runs do not show that fewer pixels explain any of the 1.1 points between" in page
+        assert "Seeds alone lie up to 2.2 points apart." in page
 
     def test_says_what_was_not_run(self) -> None:
         page = ablations_page(Evidence([]))

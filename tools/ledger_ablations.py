@@ -217,11 +217,19 @@ def _full_size(found: Sequence[Contrast]) -> list[str]:
     model = found[0].model
     printed = EXPERIMENTS["table_3"].printed[model, EXPERIMENTS["table_3"].sigmas[0]]
     gain = [errors[32.0].value - e.value for e in there.values()]
+    gap = f"""the {errors[32.0].value - printed:.1f} points between {model}'s {errors[32.0].value:.2f} % here
+        and the paper's {printed:g} %"""
     text = f"""Drawn on to the {ablations.INPUT_SIDE} pixels that the images have here, along a line in the
-        reciprocal ({shown}): {guesses}. So fewer pixels than the original images have explain {min(gain):.1f}
-        to {max(gain):.1f} of the {errors[32.0].value - printed:.1f} points between {model}'s
-        {errors[32.0].value:.2f} % here and the paper's {printed:g} %. It is a guess with three points to
-        lean on; the intervals do not cover the choice of the line, and no original image was seen."""
+        reciprocal ({shown}): {guesses}. """
+    if min(gain) > 0:
+        text += f"""So fewer pixels than the original images have explain {min(gain):.1f} to {max(gain):.1f}
+            of {gap}. """
+    else:
+        text += f"So these runs do not show that fewer pixels explain any of {gap}. "
+    if len(runs := [r.test_error for r in found[0].usual.runs]) > 1:
+        text += f"Seeds alone lie up to {max(runs) - min(runs):.1f} points apart. "
+    text += """It is a guess with three points to lean on; the intervals do not cover the choice of the line,
+        and no original image was seen."""
     return [wrap(text), ""]
 
 
