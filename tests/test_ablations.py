@@ -176,6 +176,12 @@ class TestThePage:
         assert "one seed: the interval covers the test items only" in section
         assert r"| IC-STN-4(b) | explicit inverse | 2.00 % | 5.00 % | 3.00 \[2.86, 3.14] points" in section
 
+    def test_a_row_that_is_changed_in_two_ways_is_named_with_the_change(self) -> None:
+        runs = [full("baselines", "SDM", 2.0, sigma=5.0), full("table_1", "IC-STN-6", 1.9, sigma=5.0)]
+        runs += [full("cascades", "c-STN-6", 0.5, sigma=5.0)]
+        section = ablations_page(Evidence(runs)).split("(ablation-cascades)=")[1].split("(ablation-")[0]
+        assert "SDM σ = 5, learned together: c-STN-6" in " ".join(section.split("| row")[0].split())
+
     def test_tells_of_runs_that_diverged(self) -> None:
         """Means of what is left are kinder to a change than it deserves."""
         runs = [full("table_1", "IC-STN-6", 2.0, sigma=10.0, seed=s) for s in range(3)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -255,8 +256,10 @@ def _summary(found: Sequence[Contrast]) -> str:
     """In which rows the change leaves more error beyond doubt, in which less; what intervals cover."""
     findings = [compare("", c.difference) for c in found]
     alone, together = ([f.verdict for f in some] for some in (findings, corrected(findings)))
+    often = {model for model, n in Counter(c.model for c in found).items() if n > 1}
+    names = [f"{c.model}, {c.change}" if c.model in often else c.model for c in found]
     more, less = (
-        _counted([c.model for c, v in zip(found, together, strict=True) if v == which])
+        _counted([name for name, v in zip(names, together, strict=True) if v == which])
         for which in ("holds", "does not hold")
     )
     covers = coverage(len(cell.runs) for c in found for cell in (c.usual, c.varied))
@@ -272,7 +275,7 @@ def _summary(found: Sequence[Contrast]) -> str:
 
 
 def _counted(names: Sequence[str]) -> str:
-    return f"{len(names)} ({', '.join(names)})" if 0 < len(names) <= NAMED else str(len(names))
+    return f"{len(names)} ({'; '.join(names)})" if 0 < len(names) <= NAMED else str(len(names))
 
 
 def _operations(e: Evidence) -> list[str]:
