@@ -16,8 +16,8 @@ TESTS  ?= tests
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# Two test workers more than there are cores: many tests wait for processes, browsers or clocks.
-WORKERS = $(shell $(BIN)/python -c 'import os; print(min(8, 2 + (os.cpu_count() or 1)))')
+# One test worker more than there are cores: some tests wait.
+WORKERS = $(shell $(BIN)/python -c 'import os; print(min(8, 1 + (os.cpu_count() or 1)))')
 NOTEBOOKS ?= $(sort $(wildcard book/*.ipynb figures/*.ipynb))
 
 # One thread a process: reproducible sums, and the test workers do not fight over the cores. The many

@@ -15,9 +15,14 @@ def shuffled(tests: list[tuple[str, str]], seed: int) -> list[tuple[str, str]]:
 
 #: What keeps a worker busy longest, the longest first: started late, it would be waited for.
 LONGEST = (
-    "test_book", "book/ic_stn.ipynb", "test_style", "test_experiments_running", "test_wheel",
-    "test_live_page", "test_baselines", "test_resume", "test_export", "test_compilers", "test_cluster",
-    "book/spatial_transformers.ipynb", "test_cli", "test_reproduction", "test_ledgers",
+    "test_book", "test_wheel", "book/ic_stn.ipynb", "test_live_page", "test_experiments_running",
+    "test_export", "test_compilers", "test_fitting", "test_cli", "book/spatial_transformers.ipynb",
+    "test_ledgers", "test_standalone", "test_reproduction", "test_resume", "test_golden_training",
+    "book/four_regressors.ipynb", "test_live", "test_bad_input", "book/planar_alignment.ipynb",
+    "test_two_images", "book/alignment_as_regression.ipynb", "test_book_buttons", "test_alignment_tool",
+    "test_compatibility", "test_house_tests", "test_experiments_capture", "test_lean", "test_cluster",
+    "test_golden_evaluation", "test_commands_shown", "test_constants", "test_datasets_mnist",
+    "book/your_images.ipynb", "test_training", "book/what_became.ipynb", "test_baselines", "test_style",
 )  # fmt: skip
 
 
