@@ -72,6 +72,11 @@ PAIRS: list[tuple[Callable[[Evidence], list[Contrast]], Record, Record]] = [
         full("table_3", "IC-STN-2", 5.0, resolution=24),
     ),
     (
+        ablations.lengths,
+        full("table_3", "CNN", 5.0),
+        full("table_3", "CNN", 2.0, iterations=24_000),
+    ),
+    (
         ablations.to_the_letter,
         full("table_2", "CNN(b)", 2.0),
         full("table_2", "CNN(b)", 5.0, preset="paper"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,15 @@ def test_the_image_side_has_every_row_that_composes() -> None:
     block_a = {"c-STN-1(a)", "c-STN-2(a)", "c-STN-4(a)", "IC-STN-2(a)", "IC-STN-4(a)"}
     assert {m for t, m in found if t == "table_2"} == block_a | {"c-STN-1(b)", "IC-STN-2(b)", "IC-STN-4(b)"}
     assert {s.side for s in study("image-side").specs if isinstance(s, Spec)} == {"image"}
+
+
+def test_longer_training_is_longer_and_nothing_else() -> None:
+    runs = study("length").specs
+    usual = {(s.model, s.seed): s for table in ("table_2", "table_3") for s in cells(table, "full", range(3))}
+    ratios = {asdict(s)["iterations"] / asdict(usual[s.model, s.seed])["iterations"] for s in runs}
+    assert ratios == {4.0}
+    same = {replace(s, iterations=1) == replace(usual[s.model, s.seed], iterations=1) for s in runs}
+    assert same == {True}
 
 
 def test_four_stns_share_one_predictor() -> None:

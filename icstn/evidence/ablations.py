@@ -15,7 +15,7 @@ from icstn.evidence.estimates import Estimate
 from icstn.evidence.predicates.comparisons import together
 from icstn.experiments import paper
 from icstn.experiments.experiment import EXPERIMENTS
-from icstn.experiments.studies import shared_stack, smaller_family
+from icstn.experiments.studies import LONGER, shared_stack, smaller_family
 
 #: Sides, in pixels, that the signs are reduced to; their copy at hand has 32, the networks' input 50.
 SIDES = (16, 24, 32)
@@ -124,6 +124,16 @@ def resolutions(e: Evidence) -> list[Contrast]:
     found: list[Contrast] = []
     for side in SIDES[:-1]:
         found += _varied(e, "table_3", ["IC-STN-2"], f"signs of {side}×{side} pixels", resolution=side)
+    return found
+
+
+def lengths(e: Evidence) -> list[Contrast]:
+    """Rows above the paper's error, trained for longer than their preset."""
+    found: list[Contrast] = []
+    for table, model in (("table_2", "CNN(a)"), ("table_3", "CNN"), ("table_3", "IC-STN-4")):
+        with contextlib.suppress(MissingError):
+            steps = LONGER * e.cell(table, model, "full").runs[0].spec.iterations
+            found += _varied(e, table, [model], f"{steps:,} iterations", iterations=steps)
     return found
 
 

@@ -73,7 +73,12 @@ SPACES = {
             shares=(0.05, 1.0),
         ),
         Space("cascades", {"rate_predictor": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), "clip": (1.0,)}),
-        Space("tolerance", {"rate_classifier": (5e-4, 1e-3, 2e-3)}),
+        # from small weights the network without pooling never leaves chance, so their spread is searched, too
+        Space(
+            "tolerance",
+            {"rate_classifier": (1e-3, 2e-3), "std_classifier": (0.05, 0.1, 0.2)},
+            shares=(0.1, 0.5),
+        ),
         # other light in training pays where a run begins to know its signs by heart: a first round would
         # send it away
         Space(

@@ -7,7 +7,7 @@ machines, in any order, and stopped at any time: ``icstn study image-side``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from icstn.experiments.experiment import EXPERIMENTS
@@ -64,6 +64,19 @@ def _families() -> list[RunSpec]:
         for name in smaller
         for spec in _full("table_2", THREE, [model], warp=name, architecture=smaller_family(model, name))
     ]
+
+
+#: How many times the preset's length a longer training has.
+LONGER = 4
+
+
+def _longer() -> list[RunSpec]:
+    runs = [
+        *_full("table_2", THREE, ["CNN(a)"]),
+        *_full("table_3", THREE, ["CNN"]),
+        *_full("table_3", ONE, ["IC-STN-4"]),
+    ]
+    return [replace(spec, iterations=LONGER * spec.iterations) for spec in runs]
 
 
 def _paper() -> list[RunSpec]:
@@ -129,6 +142,7 @@ STUDIES: dict[str, Study] = {
             "Signs of fewer pixels, 16 and 24 a side",
             *(_full("table_3", ONE, ["IC-STN-2"], resolution=side) for side in (16, 24)),
         ),
+        _study("length", f"Training {LONGER} times as long where the error is above the paper's", _longer()),
         _study("paper", "The paper's optimizer, rates and length, to the letter", _paper()),
     )
 }
