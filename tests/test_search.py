@@ -57,7 +57,7 @@ def test_what_is_tried() -> None:
         "table_1": ({"rate_predictor": (1e-5, 3e-5, 1e-4), "clip": (0.0, 1.0)}, (0.05, 0.25)),
         "table_2": ({"rate_classifier": rates[0], "rate_predictor": rates[1]}, (0.05, 1.0)),
         "cascades": ({"rate_predictor": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), "clip": (1.0,)}, (0.05, 0.25)),
-        "tolerance": ({"rate_classifier": (5e-4, 1e-3, 2e-3)}, (0.05, 0.25)),
+        "tolerance": ({"rate_classifier": rates[0][:2], "std_classifier": (0.05, 0.1, 0.2)}, (0.1, 0.5)),
         "table_3": ({"appearance": (0.0, 1.0), "rate_classifier": (1e-3, 2e-3)}, (1 / 3, 1 / 3)),
     }
     assert [s.experiment for s in SPACES.values() if s.single] == ["table_3"]
