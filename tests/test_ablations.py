@@ -49,6 +49,11 @@ PAIRS: list[tuple[Callable[[Evidence], list[Contrast]], Record, Record]] = [
         full("table_2", "IC-STN-4(b)", 5.0, invert=True),
     ),
     (
+        ablations.inverses,
+        full("table_2", "IC-STN-4(b)", 2.0, clip=1.0),
+        full("table_2", "IC-STN-4(b)", 5.0, clip=1.0, invert=True),
+    ),
+    (
         ablations.shared_stacks,
         full("table_2", "IC-STN-4(a)", 2.0),
         full("table_2", "STN(a)", 5.0, architecture=STACK),

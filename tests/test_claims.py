@@ -162,6 +162,17 @@ class TestJudging:
         assert judged.verdict == verdict
         assert judged.seeds == (1,)
 
+    def test_the_explicit_inverse_is_judged_under_a_bounded_gradient_too(self) -> None:
+        """Each against its own: where one breaks down and the other does not, the claim holds in part."""
+        runs = [made("table_2", "IC-STN-4(b)", 2.0, preset="full")]
+        runs += [made("table_2", "IC-STN-4(b)", 82.0, preset="full", invert=True)]
+        runs += [made("table_2", "IC-STN-4(b)", 9.0, preset="full", clip=1.0)]
+        runs += [made("table_2", "IC-STN-4(b)", 9.05, preset="full", clip=1.0, invert=True)]
+        judged = judge(claim("inversion-negligible"), Evidence(runs))
+        assert [f.verdict for f in judged.findings] == ["does not hold", "holds"]
+        assert "under a bounded gradient, explicit inverse − as it is: 0.05" in judged.findings[1].text
+        assert judged.verdict == "holds in part"
+
     @pytest.mark.parametrize(
         ("last", "verdict"), [(0.3, "holds"), (0.9, "holds"), (4.0, "does not hold"), (1.0, "undecided")]
     )

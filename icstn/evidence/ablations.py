@@ -15,7 +15,7 @@ from icstn.evidence.estimates import Estimate
 from icstn.evidence.predicates.comparisons import together
 from icstn.experiments import paper
 from icstn.experiments.experiment import EXPERIMENTS
-from icstn.experiments.studies import LONGER, shared_stack, smaller_family
+from icstn.experiments.studies import BOUND, LONGER, shared_stack, smaller_family
 
 #: Sides, in pixels, that the signs are reduced to; their copy at hand has 32, the networks' input 50.
 SIDES = (16, 24, 32)
@@ -81,8 +81,21 @@ def floors(e: Evidence) -> list[Floor]:
 
 
 def inverses(e: Evidence) -> list[Contrast]:
-    """The predicted update inverted before it is composed, as inverse compositional Lucas-Kanade does."""
-    return _varied(e, "table_2", ["IC-STN-4(a)", "IC-STN-4(b)"], "explicit inverse", invert=True)
+    """The predicted update inverted before it is composed, as inverse compositional Lucas-Kanade does.
+
+    And the same under a bound on the gradient, in both.
+    """
+    found = _varied(e, "table_2", ["IC-STN-4(a)", "IC-STN-4(b)"], "explicit inverse", invert=True)
+    for model in ("IC-STN-4(a)", "IC-STN-4(b)"):
+        with contextlib.suppress(MissingError):
+            usual, varied = (e.cell("table_2", model, "full", clip=BOUND, invert=x) for x in (False, True))
+            found.append(Contrast(bounded(model), "explicit inverse", usual, varied))
+    return found
+
+
+def bounded(model: str) -> str:
+    """Name of a row that was trained under a bound on its gradient."""
+    return f"{model} under a bounded gradient"
 
 
 def shared_stacks(e: Evidence) -> list[Contrast]:

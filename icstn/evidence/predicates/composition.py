@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from icstn.evidence.ablations import inverses
 from icstn.evidence.collection import Cell, Evidence, MissingError
 from icstn.evidence.verdicts import Finding, compare, within
 
@@ -15,10 +16,15 @@ NEGLIGIBLE = 0.5
 
 
 def inversion_is_negligible(e: Evidence) -> list[Finding]:
-    """With and without the explicit inverse, for each row that was run both ways."""
+    """With and without the explicit inverse, for each row that was run both ways.
+
+    And for each that was run both ways under a bound on the gradient.
+    """
+    pairs = [(usual.name, usual, varied) for usual, varied in _pairs(e, invert=True)]
+    pairs += [(c.model, c.usual, c.varied) for c in inverses(e) if c.usual.runs[0].spec.clip]
     return [
-        within(f"{usual.name}, explicit inverse − as it is", varied - usual, NEGLIGIBLE, (varied, usual))
-        for usual, varied in _pairs(e, invert=True)
+        within(f"{name}, explicit inverse − as it is", varied - usual, NEGLIGIBLE, (varied, usual))
+        for name, usual, varied in pairs
     ]
 
 
