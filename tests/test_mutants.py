@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from mutant_server import digest, paired
-from mutant_tests import Known, at_import, statement
-from mutants import ROOT, named, reasons
+from mutant_tests import Choice, Known, at_import, statement
+from mutants import ROOT, Copy, Worker, named, reasons
 
 SOURCE = '''"""A module."""
 from functools import cache
@@ -48,6 +48,46 @@ def test_each_mutant_that_changes_nothing_is_of_a_line_that_is_there() -> None:
         lines = " ".join(line.strip() for line in (ROOT / path).read_text("utf-8").splitlines())
         assert before.strip() in lines, (path, before)
         assert why.endswith(".")
+
+
+def test_tests_are_collected_while_the_library_has_no_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that has them collected begins, and has answered, before the mistake is put in."""
+    mutant = named()[0]
+    sound = (ROOT / mutant.path).read_text("utf-8")
+    seen: list[tuple[str, bool]] = []
+
+    class Small(Copy):
+        def __init__(self) -> None:
+            self.folder = tmp_path
+            (tmp_path / mutant.path).parent.mkdir(parents=True)
+            (tmp_path / mutant.path).write_text(sound, "utf-8")
+
+    class Server:
+        def __init__(self, folder: Path, tests: list[str] | None = None) -> None:
+            self.name = "warm" if tests else "cold"
+            self.look("begins")
+
+        def ask(self, **request: object) -> dict[str, object]:
+            self.look(f"asked {request['tests']}")
+            return {"status": 1 if request["tests"] else 0, "by": "tests/test_a.py::test_a"}
+
+        def look(self, what: str) -> None:
+            seen.append((f"{self.name} {what}", (tmp_path / mutant.path).read_text("utf-8") == sound))
+
+    monkeypatch.setattr("mutants.Copy", Small)
+    monkeypatch.setattr("mutants.Server", Server)
+    worker = Worker(["tests/test_a.py"])
+    worker.sound.add((True, "tests/test_a.py::test_a"))
+    outcome = worker.try_out(mutant, Choice(["tests/test_a.py::test_a"], {}, 1.0, False, 0))
+    assert outcome["noticed"] is True
+    assert seen == [
+        ("cold begins", True),
+        ("warm begins", True),
+        ("warm asked []", True),
+        ("warm asked ['tests/test_a.py::test_a']", False),
+    ]
 
 
 @pytest.fixture

@@ -366,6 +366,7 @@ class Worker:
 
         A test that fails here without the mistake, too, after the same tests, is not asked.
         """
+        self._collect(mutant.path, choice)
         tests, began = [t for t in choice.tests if t not in self.unfit], time.monotonic()
         outcome = {"noticed": False, "by": "" if tests else "no test runs it", "seconds": 0.0}
         while tests:
@@ -383,13 +384,19 @@ class Worker:
         unfit = [t for t in choice.tests if t in self.unfit]
         return outcome | {"seconds": round(time.monotonic() - began, 1), "unfit": unfit}
 
+    def _collect(self, path: str, choice: Choice) -> None:
+        """Have a process with the tests collected, where it is needed: from the library without a mistake."""
+        if self.warm is None and not choice.imported:
+            self.warm = Server(self.copy.folder, self.files)
+            text = (self.copy.folder / path).read_text("utf-8")
+            self.warm.ask(path=path, old=text, new=text, tests=[], limit=GRACE * crowd())
+
     def _ask(
         self, path: str, old: str, new: str, tests: list[str], choice: Choice, warm: bool = True
     ) -> tuple[dict[str, Any], bool]:
         """The answer, and whether the process that has the tests collected could give it."""
         request: dict[str, Any] = {"tests": tests, "limit": (GRACE + SLOWER * choice.seconds) * crowd()}
-        if warm and not choice.imported:
-            self.warm = self.warm or Server(self.copy.folder, self.files)
+        if warm and not choice.imported and self.warm:
             answer = self.warm.ask(path=path, old=old, new=new, **request)
             if answer["status"] != -3:
                 return answer, True
