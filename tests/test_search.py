@@ -238,6 +238,16 @@ def test_the_page_of_recipes_shows_each_round_by_its_name(path: Path) -> None:
     assert re.findall(r"^### (.*):", own, re.MULTILINE) == names
 
 
+def test_what_stands_beside_a_table_has_the_recipe_that_its_search_chose() -> None:
+    found = {path.stem: load_outcome(path) for path in PUBLISHED}
+    others = {name: outcome for name, outcome in found.items() if name != "table_1"}
+    for outcomes, words in ((found, "the search of Table 1 chose"), (others, "was set by hand")):
+        page = recipes_page(outcomes, [])
+        assert words in " ".join(page.split("(cascades-recipe)=")[1].split("(tolerance-")[0].split())
+    assert dict(found["table_1"].chosen) == {"rate_predictor": 3e-5, "clip": 1.0}
+    assert {(s.rate_predictor, s.clip) for s in cells("cascades", "full")} == {(3e-5, 1.0)}
+
+
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda p: p.stem)
 def test_the_page_of_recipes_has_commands_for_what_waits(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -48,9 +48,9 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("two_images_classical", "paper"): {"test_items": 1000},
 }
 
-#: What stands beside a table is trained as its rows are.
-_BESIDE = {"cascades": "table_1", "tolerance": "table_2"}
-RECIPES |= {(name, preset): RECIPES[table, preset] for name, table in _BESIDE.items() for preset in PRESETS}
+#: What stands beside a table is trained as its rows are, where it has no recipe of its own.
+BESIDE = {"cascades": "table_1", "tolerance": "table_2"}
+RECIPES |= {(name, preset): RECIPES[table, preset] for name, table in BESIDE.items() for preset in PRESETS}
 
 #: Of the plain networks beside Table 2: wider layers start with smaller weights.
 _TOLERANT: dict[str, dict[str, Any]] = {
