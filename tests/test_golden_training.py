@@ -107,7 +107,7 @@ def test_each_network_is_what_was_typed_here_again(table: str) -> None:
 def test_so_does_each_of_what_stands_beside_the_tables(experiment: str, preset: str) -> None:
     for spec in cells(experiment, preset, [3]):
         assert isinstance(spec, Spec)
-        told, trained_at = asdict(spec), PLAIN.get(spec.model, (0, 0, None))[2]
+        told, trained_at = asdict(spec), PLAIN.get(spec.model, (None,))[0]
         wanted = beside(experiment, preset, spec.model)
         assert Settings(**{name: told[name] for name in Settings._fields}) == wanted, spec.model
         assert spec.sigma_trained == (-1.0 if trained_at is None else trained_at)

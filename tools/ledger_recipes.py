@@ -165,7 +165,17 @@ def _round(found: SearchOutcome, round_: int) -> list[str]:
         rows.append([f"{_cell(found, *cell)}, {unit}", *(_error(own[c]) for c in order)])
     head = ["candidate", *(letters[c] for c in order)]
     lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
-    return [lines[0], "|---" + "|--:" * len(order) + "|", *lines[1:], ""]
+    own_best = [
+        f"{_cell(found, t.model, t.sigma)} with {letters[t.candidate]}, {_error(t)} {unit}"
+        for t in tries
+        if t.candidate not in order
+    ]
+    note = (
+        [wrap(f"Beside them a row's own best of the first round: {'; '.join(own_best)}."), ""]
+        if own_best
+        else []
+    )
+    return [lines[0], "|---" + "|--:" * len(order) + "|", *lines[1:], "", *note]
 
 
 def _error(t: Try) -> str:

@@ -69,12 +69,12 @@ PAIRS = {
     "paper": _PAIR,
 }
 
-#: Plain networks: the rate and the spread of the weights, and the noise that they are trained under.
+#: Plain networks: the noise of their training, and at ``full`` the rate and the spread of the weights.
 PLAIN = {
-    "CNN-undistorted": (1e-3, 0.1, 0.0),
-    "CNN-unpooled": (1e-3, 0.1, None),
-    "CNN-4x": (1e-3, 0.07, None),
-    "CNN-16x": (1e-3, 0.05, None),
+    "CNN-undistorted": (0.0, 2e-3, 0.1),
+    "CNN-unpooled": (None, 1e-3, 0.2),
+    "CNN-4x": (None, 2e-3, 0.1),
+    "CNN-16x": (None, 2e-3, 0.1),
 }
 
 #: Classical methods: their steps, and the samples that they learn from in each preset.
@@ -98,5 +98,8 @@ def beside(experiment: str, preset: str, model: str) -> Settings:
         return PAIRS[preset]
     if experiment == "cascades":
         return PRESETS["table_1", preset]
-    rate, spread, _ = PLAIN[model]
-    return PRESETS["table_2", preset]._replace(rate_classifier=rate, std_classifier=spread)
+    found = PRESETS["table_2", preset]
+    if preset == "full":
+        _, rate, spread = PLAIN[model]
+        return found._replace(rate_classifier=rate, std_classifier=spread)
+    return found if preset == "paper" else found._replace(rate_classifier=1e-3)
