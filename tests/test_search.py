@@ -241,11 +241,10 @@ def test_the_page_of_recipes_shows_each_round_by_its_name(path: Path) -> None:
 def test_a_rows_own_best_is_shown_beside_those_that_went_on() -> None:
     found = {path.stem: load_outcome(path) for path in PUBLISHED}
     page = " ".join(recipes_page(found, []).split())
-    (own,) = (
-        t for t in found["tolerance"].tries if t.round == 2 and t.model == "CNN-unpooled" and t.error < 80
-    )
-    assert f"CNN-unpooled with F, {own.error:.1f} %" in page
-    assert page.count("a row's own best") == 1
+    second = [t.error for t in found["tolerance"].tries if (t.round, t.model) == (2, "CNN-unpooled")]
+    assert f"CNN-unpooled with F, {min(filter(None, second)):.1f} %" in page
+    beside = [o for o in found.values() if {t.candidate for t in o.tries if t.round == 2} - set(o.kept)]
+    assert page.count("Beside them a row's own best") == len(beside) == 2
 
 
 def test_what_stands_beside_a_table_has_the_recipe_that_its_search_chose() -> None:
