@@ -106,8 +106,9 @@ PARTS = (
     ),
     Part(
         "Smaller families of warps",
-        "Fewer parameters to predict, and noise of as few degrees of freedom. So the task changes with the "
-        "network, and the differences say how much harder each family makes both.",
+        "Fewer parameters to predict, and noise of as few degrees of freedom: the same noise at the corners, "
+        "fitted to the family. So the task changes with the network. There is less to put right, and less that "
+        "the network can put right, such as the slant and the size that digits have by themselves.",
         ablations.families,
         "families",
     ),
