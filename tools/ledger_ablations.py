@@ -107,8 +107,8 @@ PARTS = (
     Part(
         "Smaller families of warps",
         "Fewer parameters to predict, and noise of as few degrees of freedom: the same noise at the corners, "
-        "fitted to the family. So the task changes with the network. There is less to put right, and less that "
-        "the network can put right, such as the slant and the size that digits have by themselves.",
+        "fitted to the family. So the task changes with the network. There is less to put right, and less "
+        "that the network can put right, such as the slant and the size that digits have by themselves.",
         ablations.families,
         "families",
     ),
