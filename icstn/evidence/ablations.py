@@ -13,9 +13,10 @@ import numpy as np
 from icstn.evidence.collection import Cell, Evidence, MissingError
 from icstn.evidence.estimates import Estimate
 from icstn.evidence.predicates.comparisons import together
+from icstn.evidence.predicates.composition import inverses_under_a_bound
 from icstn.experiments import paper
 from icstn.experiments.experiment import EXPERIMENTS
-from icstn.experiments.studies import BOUND, LONGER, shared_stack, smaller_family
+from icstn.experiments.studies import LENGTHENED, shared_stack, smaller_family
 
 #: Sides, in pixels, that the signs are reduced to; their copy at hand has 32, the networks' input 50.
 SIDES = (16, 24, 32)
@@ -86,16 +87,7 @@ def inverses(e: Evidence) -> list[Contrast]:
     And the same under a bound on the gradient, in both.
     """
     found = _varied(e, "table_2", ["IC-STN-4(a)", "IC-STN-4(b)"], "explicit inverse", invert=True)
-    for model in ("IC-STN-4(a)", "IC-STN-4(b)"):
-        with contextlib.suppress(MissingError):
-            usual, varied = (e.cell("table_2", model, "full", clip=BOUND, invert=x) for x in (False, True))
-            found.append(Contrast(bounded(model), "explicit inverse", usual, varied))
-    return found
-
-
-def bounded(model: str) -> str:
-    """Name of a row that was trained under a bound on its gradient."""
-    return f"{model} under a bounded gradient"
+    return found + [Contrast(model, "explicit inverse", *pair) for model, pair in inverses_under_a_bound(e)]
 
 
 def shared_stacks(e: Evidence) -> list[Contrast]:
@@ -143,10 +135,8 @@ def resolutions(e: Evidence) -> list[Contrast]:
 def lengths(e: Evidence) -> list[Contrast]:
     """Rows above the paper's error, trained for longer than their preset."""
     found: list[Contrast] = []
-    for table, model in (("table_2", "CNN(a)"), ("table_3", "CNN"), ("table_3", "IC-STN-4")):
-        with contextlib.suppress(MissingError):
-            steps = LONGER * e.cell(table, model, "full").runs[0].spec.iterations
-            found += _varied(e, table, [model], f"{steps:,} iterations", iterations=steps)
+    for (table, model), steps in LENGTHENED.items():
+        found += _varied(e, table, [model], f"{steps:,} iterations", iterations=steps)
     return found
 
 

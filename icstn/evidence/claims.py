@@ -178,8 +178,8 @@ CLAIMS: tuple[Claim, ...] = (
         composition.inversion_is_negligible,
         ("ic_stn",),
         "The difference in test error lies within ±0.5 points, for every row that was run both ways, with "
-        "the table's recipe and under a bound on the predictor's gradient. A training that breaks down counts "
-        "with the error that it ends at.",
+        "the table's recipe and under a bound on the predictor's gradient. A training that breaks down "
+        "counts with the error that it ends at.",
     ),
     # Section 5.1: planar alignment
     Claim(
