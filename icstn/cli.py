@@ -190,7 +190,7 @@ def _result(record: Any) -> str:
 @app.command()
 @_plain_errors()
 def search(
-    experiment: Annotated[str, typer.Argument(help="table_1 (planar), table_2 (MNIST) or table_3 (GTSRB).")],
+    experiment: Annotated[str, typer.Argument(help="table_1, table_2, table_3, cascades or tolerance.")],
     out: Annotated[
         Path | None,
         typer.Option(help="JSON file for the outcome of every run; what is in it already is not run again."),

@@ -69,7 +69,7 @@ PAIRS = {
     "paper": _PAIR,
 }
 
-#: Plain networks: the noise of their training, and at ``full`` the rate and the spread of the weights.
+#: Plain networks: the noise of their training, and under Adam the rate and the spread of the weights.
 PLAIN = {
     "CNN-undistorted": (0.0, 2e-3, 0.1),
     "CNN-unpooled": (None, 1e-3, 0.2),
@@ -99,7 +99,7 @@ def beside(experiment: str, preset: str, model: str) -> Settings:
     if experiment == "cascades":
         return PRESETS["table_1", preset]
     found = PRESETS["table_2", preset]
-    if preset == "full":
-        _, rate, spread = PLAIN[model]
-        return found._replace(rate_classifier=rate, std_classifier=spread)
-    return found if preset == "paper" else found._replace(rate_classifier=1e-3)
+    if preset == "paper":
+        return found
+    _, rate, spread = PLAIN[model]
+    return found._replace(rate_classifier=rate, std_classifier=spread)
