@@ -245,13 +245,15 @@ class TestClaims:
         assert judge(claim("greedy-not-optimal"), Evidence(runs)).verdict == verdict
 
     @pytest.mark.parametrize(
-        ("last", "verdict"), [(1.5, "holds"), (0.5, "does not hold"), (1.0, "undecided")]
+        ("last", "verdict"),
+        [(2.0, "holds"), (1.0, "holds"), (0.96, "holds"), (0.95, "undecided"), (0.5, "does not hold")],
     )
     def test_recurrent(self, last: float, verdict: str) -> None:
+        """To lose as much as a twentieth of the error is to go on improving."""
         pairs = (("cascades", "RNN-4"), ("table_1", "IC-STN-4"))
         runs = {name: [made(name, m, 1.0, sigma=s) for s in paper.SIGMAS] for name, m in pairs}
         found = {r.spec.key: measured(r, trained=1.0, last=last) for r in runs["cascades"]}
         found |= {r.spec.key: measured(r, trained=1.0, last=0.1) for r in runs["table_1"]}
         judged = judge(claim("recurrent-network-stops"), Evidence(runs["cascades"] + runs["table_1"], found))
         assert judged.verdict == verdict
-        assert all("gains 0.900 px" in f.text for f in judged.findings)
+        assert all("'s: 90.0 %)" in f.text for f in judged.findings)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import nbformat
 
+from icstn.evidence.claims import CLAIMS
+
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
 
@@ -79,3 +81,14 @@ def test_every_chapter_links_the_words_that_it_uses() -> None:
     for chapter in CHAPTERS:
         linked = set(re.findall(r"\{term\}`(?:[^`<]+<)?([^`>]+)>?`", chapter.read_text(encoding="utf-8")))
         assert len(linked) > 3 or chapter.stem in ("conventions", "your_images"), (chapter.stem, linked)
+
+
+def test_every_claim_is_linked_where_its_verdict_says_that_it_is_shown() -> None:
+    words = {
+        chapter.stem: "\n".join(
+            c.source for c in nbformat.read(chapter, 4).cells if c.cell_type == "markdown"
+        )
+        for chapter in CHAPTERS
+    }
+    lacking = [(c.name, d) for c in CLAIMS for d in c.shown if f"{{ref}}`claim-{c.name}`" not in words[d]]
+    assert lacking == []

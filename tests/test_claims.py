@@ -266,10 +266,13 @@ class TestMeasurements:
 
     def test_seeds_are_joined_where_there_are_several(self) -> None:
         one = Measured(1.0, (0.9, 1.1, 1.0))
-        found = Measured.over_seeds([one, Measured(2.0, (1.9, 2.1, 2.0)), Measured(3.0, (2.9, 3.1, 3.0))])
+        runs = [one, Measured(2.0, (1.9, 2.1, 2.0)), Measured(3.0, (2.9, 3.1, 3.0))]
+        found, other = (Measured.over_seeds(runs, model) for model in ("STN", "IC-STN"))
         assert found.value == pytest.approx(2.0)
         assert found.estimate.error == pytest.approx(math.hypot(one.estimate.error, 1 / math.sqrt(3)))
-        assert (found - found).estimate.error == pytest.approx(math.sqrt(2 / 3)), "seeds are not paired"
+        apart = (found - other).estimate
+        assert apart.error == pytest.approx(math.sqrt(2 / 3)), "the seeds of two models are not paired"
+        assert apart.seeds == 3
         assert found.scaled(10).estimate.error == pytest.approx(10 * found.estimate.error)
 
     def test_every_seed_has_to_be_measured(self) -> None:
@@ -280,6 +283,15 @@ class TestMeasurements:
         judged = judge(claim("stn-shrinks"), Evidence(runs, found))
         assert judged.seeds == (2,)
         assert "1.25" in judged.findings[0].text
+
+    def test_the_seeds_of_two_rows_are_not_paired(self) -> None:
+        runs = [made("table_2", m, 5.0, seed=s) for m in ("STN(a)", "c-STN-1(a)") for s in (0, 1)]
+        zooms = (1.2, 1.4, 1.1, 1.3)
+        found = {r.spec.key: measured(r, zoom=z) for r, z in zip(runs, zooms, strict=True)}
+        e = Evidence(runs, found)
+        stn, own = (e.measured(c)["zoom"] for c in e.cells("table_2", ("STN(a)", "c-STN-1(a)")))
+        assert (stn - own).estimate.of_seeds == pytest.approx(2 * 0.02 / 2)
+        assert (stn - stn).estimate.of_seeds == 0
 
     def test_the_jackknife_of_a_mean_is_its_standard_error(self) -> None:
         x = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

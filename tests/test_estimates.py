@@ -44,7 +44,7 @@ def test_seeds_are_counted(n: int) -> None:
     """By Records, and by measurements, where one is alone without any of the seeds' spread."""
     assert over_seeds([1.0, 1.2, 1.1, 1.4][:n], [(0.9, 1.2)] * n).seeds == n
     measured = [Measured(1.0 + k, (0.9 + k, 1.1 + k)) for k in range(n)]
-    assert Measured.over_seeds(measured).estimate.seeds == n
+    assert Measured.over_seeds(measured, "STN").estimate.seeds == n
     assert measured[0].estimate.seeds == 1
 
 

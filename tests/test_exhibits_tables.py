@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from icstn.evidence.estimates import mean_error
-from icstn.exhibits import tables
+from icstn.exhibits import beside, tables
 from icstn.experiments import Record, cells, paper
 
 WEIGHTS = {"a": torch.zeros(2, 3), "b": torch.zeros(4)}
@@ -208,3 +208,47 @@ def test_table_1_fits_the_page():
     single = tables.table_1(runs("table_1", seeds=(0,)))
     assert sum(max(len(v) for v in single.text[c]) + 2 for c in single.text) <= 76
     assert sum(widths) <= 100
+
+
+def test_linear_steps_stand_by_model_and_sigma():
+    errors = {"SDM": 2.0, "c-STN-6": 1.0, "RNN-4": 5.0}
+    specs = [
+        s for name in ("baselines", "cascades") for s in cells(name, "full", (0, 1)) if s.model in errors
+    ]
+    found = [record(s, errors[s.model] * s.sigma + s.seed) for s in specs if s.model != "SDM" or s.seed == 0]
+    found.append(record(next(s for s in cells("baselines", "full") if s.model == "LK"), 99.0))
+    table = beside.cascades(found)
+    assert list(table.text["Model"]) == ["SDM", "c-STN-6", "IC-STN-6", "c-STN-4", "IC-STN-4", "RNN-4"]
+    row = cell(table, "c-STN-6")
+    assert (row["σ = 2.5"], row["σ = 10"], row["n"], row["Capacity"]) == (
+        "3.00 ± 0.71",
+        "10.5 ± 0.71",
+        "2",
+        "10",
+    )
+    assert (cell(table, "SDM")["σ = 7.5"], cell(table, "SDM")["n"]) == ("15.0", "1")
+    assert set(cell(table, "IC-STN-6")[["σ = 5", "Capacity"]]) == {"–"}
+    assert "99" not in table.markdown()
+
+
+def test_tolerance_stands_beside_alignment():
+    found = [record(s, 2.0 + s.seed) for s in cells("tolerance", "full", (0, 1))]
+    others = {s.model: s for s in cells("table_2", "full")}
+    found += [record(others["IC-STN-4(a)"], 1.0), record(others["STN(a)"], 1.0, status="diverged")]
+    table = beside.tolerance(found)
+    assert list(table.text["Model"]) == list(beside.TOLERANCE)
+    assert list(table.text["Error"]) == ["–", *["2.50 ± 0.71"] * 4, "1.00"]
+    assert cell(table, "IC-STN-4(a)")["95 % interval"] == "[0.80, 1.20]"
+    assert cell(table, "CNN-16x")["Method"] == "both, and sixteen times the size"
+    assert table.ours()["CNN-4x"] == 2.5
+    assert "STN(a)" not in table.markdown().replace("IC-STN", "")
+
+
+def test_every_row_beside_the_tables_says_what_it_does():
+    """Models of the experiments, each with words of its own."""
+    assert set(cells_of("tolerance")) < set(beside.TOLERANCE)
+    assert set(cells_of("cascades")) < set(beside.CASCADES)
+
+
+def cells_of(experiment):
+    return {s.model for s in cells(experiment, "full")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,49 @@ def test_table_2_says_the_difference_and_its_sign() -> None:
 def test_table_3_counts_the_rows_that_reach_the_paper() -> None:
     errors = {model: row.error + 1 for model, row in paper.TABLE_3.items()} | {"CNN": 1.0}
     assert "1 of the 5 rows come down" in findings.table_3(judged.table("table_3", errors))
+
+
+def test_sign_noise_says_both_errors_of_the_preset_full_and_nothing_of_other_variations() -> None:
+    runs = [judged.made("table_3", "IC-STN-4", 4.0, preset="full", seed=k) for k in range(3)]
+    runs.append(judged.made("table_3", "IC-STN-4", 9.0, preset="full", resolution=16))
+    missing = findings.sign_noise(runs)
+    assert missing == "Nothing can be said yet: there is no finished run of IC-STN-4 at σ = 4.5 px."
+    noisy = [judged.made("table_3", "IC-STN-4", 7.5, preset="full", seed=k, sigma=None) for k in range(2)]
+    runs += [replace(r, spec=replace(r.spec, sigma=4.5)) for r in noisy]
+    text = findings.sign_noise(runs)
+    assert text.startswith(
+        "IC-STN-4 errs 4.00 [3.90, 4.10] % under 3.5 px (3 seeds) and 7.50 [7.40, 7.60] % "
+    )
+    assert text.endswith(" under 4.5 px (2 seeds); the paper's 3.184 %.")
+
+
+def test_tolerance_says_each_error_and_how_much_larger_the_networks_are() -> None:
+    errors = {"CNN-undistorted": 57.0, "CNN-unpooled": 18.0, "CNN-4x": 3.7, "CNN-16x": 2.1}
+    runs = judged.table("table_2", {"CNN(a)": 7.7, "IC-STN-4(a)": 1.2}) + judged.table("tolerance", errors)
+    for k, times in ((4, 4), (5, 16)):
+        runs[k] = replace(runs[k], weights={"w": torch.zeros(times * runs[1].weights["w"].numel() + 9)})
+    assert findings.tolerance(runs) == (
+        "A network that aligns errs 1.20 %. One that tolerates errs 7.70 % with as many parameters, "
+        "3.70 % with 4 times and 2.10 % with 16 times as many; without pooling 18.00 %, and without "
+        "distorted training digits 57.00 %."
+    )
+    assert "no finished run of CNN-16x" in findings.tolerance(runs[:-1])
+
+
+def test_cascades_count_where_learning_together_is_better_and_say_what_more_steps_gain() -> None:
+    runs = [judged.made("baselines", "SDM", 2.0, sigma=s) for s in paper.SIGMAS]
+    runs += [judged.made("cascades", "c-STN-6", 1.0 if s < 10 else 3.0, sigma=s) for s in paper.SIGMAS]
+    stays, gains = (
+        judged.made("cascades", "RNN-4", 4.0, sigma=5.0),
+        judged.made("table_1", "IC-STN-4", 4.0, sigma=5.0),
+    )
+    curve = [{"corner_px": e} for e in (9.0, 4.1, 4.0, 4.0, 4.0, *[4.0] * 7, 3.96)]
+    stays = replace(stays, metrics=stays.metrics | {"by_operations": curve})
+    curve = [{"corner_px": e} for e in (9.0, 7.0, 6.0, 5.0, 4.0, *[1.5] * 7, 1.0)]
+    gains = replace(gains, metrics=gains.metrics | {"by_operations": curve})
+    text = findings.cascades([*runs, stays, gains])
+    assert "learned one after the other at 3 of the 4 sizes of the perturbation." in text
+    assert text.endswith("an ordinary recurrent network keeps 99 % of its error at σ = 5 px, IC-STN-4 25 %.")
 
 
 def test_says_which_runs_are_missing() -> None:

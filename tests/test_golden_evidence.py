@@ -163,12 +163,32 @@ def test_the_jackknife() -> None:
     runs = [Measured(v, tuple(x)) for v, x in zip(values, left_out, strict=True)]
     mean = left_out.mean(0)
     of_items = 3 / 4 * ((mean - mean.mean()) ** 2).sum()
-    found = Measured.over_seeds(runs).estimate
+    found = Measured.over_seeds(runs, "a").estimate
     assert found.value == pytest.approx(values.mean())
     assert found.error**2 == pytest.approx(of_items + values.var(ddof=1) / 3)
     spread, doubt = found.error**2, of_items**2 / 3 + (values.var(ddof=1) / 3) ** 2 / 2
     assert found.freedom == pytest.approx(spread**2 / doubt)
     other = Measured(0.5, (0.4, 0.6, 0.3, 0.9))
     gone = np.array(other.left_out) - mean
-    apart = (other - Measured.over_seeds(runs)).estimate
+    apart = (other - Measured.over_seeds(runs, "a")).estimate
     assert apart.error**2 == pytest.approx(3 / 4 * ((gone - gone.mean()) ** 2).sum() + values.var(ddof=1) / 3)
+
+
+def test_two_numbers_of_one_model_are_compared_run_by_run() -> None:
+    """A difference and, to first order, a ratio: what one run is better in than another falls out of both."""
+    before = np.array([[9.0, 9.3, 8.8, 9.1], [5.2, 5.4, 4.9, 5.1], [7.1, 7.0, 7.4, 7.3]])
+    after = before * np.array([[0.80], [0.82], [0.79]]) - np.array([0.1, 0.0, 0.2, 0.05])
+    runs = [[Measured(x.mean(), tuple(x)) for x in errors] for errors in (before, after)]
+    a, b = (Measured.over_seeds(of, "one") for of in runs)
+    found, apart, gone = (a - b).estimate, (before - after).mean(1), (before - after).mean(0)
+    assert found.error**2 == pytest.approx(apart.var(ddof=1) / 3 + 3 / 4 * ((gone - gone.mean()) ** 2).sum())
+    assert found.seeds == 3
+    other = Measured.over_seeds(runs[0], "another")
+    twice, parts = ((other - b) - b).estimate, [x.mean(1).var(ddof=1) / 3 for x in (before, 2 * after)]
+    assert twice.of_seeds == pytest.approx(sum(parts))
+    share, ratio, kept = (b / a).estimate, after.mean() / before.mean(), after.mean(0) / before.mean(0)
+    of_seeds = (after.mean(1) - ratio * before.mean(1)) / before.mean()
+    of_items = 3 / 4 * ((kept - kept.mean()) ** 2).sum()
+    assert share.value == pytest.approx(ratio)
+    assert share.error**2 == pytest.approx(of_seeds.var(ddof=1) / 3 + of_items)
+    assert share.error < 0.2 * (b / other).estimate.error

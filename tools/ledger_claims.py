@@ -27,7 +27,9 @@ def claims_page(evidence: Evidence, documents: set[str]) -> str:
         "",
         wrap(
             "All models of a table meet the same test items under the same perturbations, and differences "
-            "are taken item by item. What an interval covers depends on how many seeds there are, and is "
+            "are taken item by item. What one network does twice, such as its error after four operations "
+            "and after twelve, is compared run by run as well. What an interval covers depends on how many "
+            "seeds there are, and is "
             "said at each claim: with several seeds it covers test items and seeds (a two-level bootstrap), "
             "with one seed the test items alone. How much a difference would change with another seed can't "
             "be known from one, so that a verdict from one seed is one about these trained networks, not yet "

@@ -195,13 +195,17 @@ class Evidence:
 
 
 def _mean(runs: Sequence[Measurements]) -> Measurements:
-    first = runs[0]
+    first, model = runs[0], tuple(run.of for run in runs)
+
+    def mean(of: Sequence[Measured]) -> Measured:
+        return Measured.over_seeds(of, model)
+
     return Measurements(
         first.of,
         first.items,
-        {name: Measured.over_seeds([run[name] for run in runs]) for name in first.measures},
+        {name: mean([run[name] for run in runs]) for name in first.measures},
         {
-            name: [Measured.over_seeds(of) for of in zip(*(run.by_class[name] for run in runs), strict=True)]
+            name: [mean(of) for of in zip(*(run.by_class[name] for run in runs), strict=True)]
             for name in first.by_class
         },
     )

@@ -15,8 +15,8 @@ With one seed nothing can be said about other seeds: the interval then covers th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from statistics import fmean, variance
 
@@ -107,12 +107,14 @@ class Estimate:
     def __neg__(self) -> Estimate:
         return replace(self, value=-self.value, least=-math.inf)
 
+    def decimals(self, least: int = 2) -> int:
+        """How many decimals show it: more than the least where interval or value is small."""
+        digits = max(least, -math.floor(math.log10(self.half))) if self.half else least
+        return digits + (0 < abs(self.value) < 0.5 * 10**-digits)
+
     def show(self, digits: int = 2, unit: str = "") -> str:
         """``1.23 [1.10, 1.36] px``, and the remark; more decimals where interval or value is small."""
-        if self.half:
-            digits = max(digits, -math.floor(math.log10(self.half)))
-        if 0 < abs(self.value) < 0.5 * 10**-digits:
-            digits += 1
+        digits = self.decimals(digits)
         interval = f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
         remark = f"({self.remark})" if self.remark else ""
         return " ".join(filter(None, (minus(interval), unit, remark)))
@@ -125,39 +127,57 @@ class Measured:
     Attributes:
         value: from all test images.
         left_out: from all but each of a few groups of them, the same groups for all models.
-        of_seeds: variance of the value over seeds and its degrees of freedom, for each model that it is of.
+        by_seed: the part of each model in it, the value of each seed's run: what is taken of one model twice,
+            such as its error after four operations and after twelve, is compared run by run.
     """
 
     value: float
     left_out: tuple[float, ...]
-    of_seeds: tuple[tuple[float, float], ...] = ()
+    by_seed: Mapping[Hashable, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
-    def over_seeds(cls, runs: Sequence[Measured]) -> Measured:
+    def over_seeds(cls, runs: Sequence[Measured], model: Hashable) -> Measured:
         """The mean over the seeds of a model."""
         left_out = tuple(map(fmean, zip(*(run.left_out for run in runs), strict=True)))
-        values = [run.value for run in runs]
-        return cls(fmean(values), left_out, (_of_seeds(values),))
+        values = tuple(run.value for run in runs)
+        return cls(fmean(values), left_out, {model: values})
 
     def __sub__(self, other: Measured) -> Measured:
-        """The difference of two models on the same images, group by group."""
-        pairs = zip(self.left_out, other.left_out, strict=True)
-        left_out = tuple(a - b for a, b in pairs)
-        return Measured(self.value - other.value, left_out, self.of_seeds + other.of_seeds)
+        """The difference on the same images, group by group, and run by run of a model that both are of."""
+        left_out = _apart(self.left_out, other.left_out)
+        negative = {model: tuple(-x for x in values) for model, values in other.by_seed.items()}
+        shared = {
+            model: _apart(values, other.by_seed[model])
+            for model, values in self.by_seed.items()
+            if model in other.by_seed
+        }
+        return Measured(self.value - other.value, left_out, {**self.by_seed, **negative, **shared})
+
+    def __truediv__(self, other: Measured) -> Measured:
+        """The ratio on the same images; what the seeds do to it is to first order."""
+        ratio = self.value / other.value
+        left_out = tuple(a / b for a, b in zip(self.left_out, other.left_out, strict=True))
+        by_seed = (self - other.scaled(ratio)).scaled(1 / other.value).by_seed
+        return Measured(ratio, left_out, by_seed)
 
     def scaled(self, factor: float) -> Measured:
         """In another unit."""
         left_out = tuple(factor * x for x in self.left_out)
-        of_seeds = tuple((factor**2 * spread, freedom) for spread, freedom in self.of_seeds)
-        return Measured(factor * self.value, left_out, of_seeds)
+        by_seed = {model: tuple(factor * x for x in values) for model, values in self.by_seed.items()}
+        return Measured(factor * self.value, left_out, by_seed)
 
     @property
     def estimate(self) -> Estimate:
         """With the standard error of the delete-a-group jackknife, joined with that over seeds."""
         groups = len(self.left_out)
-        parts = (((groups - 1) ** 2 / groups * variance(self.left_out), groups - 1.0), *self.of_seeds)
-        spread, seeds = sum(part for part, _ in parts), _seeds(self.of_seeds)
-        return Estimate(self.value, math.sqrt(spread), _freedom(spread, parts), "", *seeds)
+        seeds = [_of_seeds(values) for values in self.by_seed.values()]
+        parts = [((groups - 1) ** 2 / groups * variance(self.left_out), groups - 1.0), *seeds]
+        spread = sum(part for part, _ in parts)
+        return Estimate(self.value, math.sqrt(spread), _freedom(spread, parts), "", *_seeds(seeds))
+
+
+def _apart(a: Sequence[float], b: Sequence[float]) -> tuple[float, ...]:
+    return tuple(x - y for x, y in zip(a, b, strict=True))
 
 
 #: What is said of a difference whose Records lack the outcomes of single items.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from icstn.evidence.collection import Cell
-from icstn.evidence.estimates import Estimate
+from icstn.evidence.estimates import Estimate, minus
 
 Verdict = Literal["holds", "holds in part", "does not hold", "undecided"]
 
@@ -84,8 +84,10 @@ def below(
 ) -> Finding:
     """Whether a number lies below a limit of our choice; says for which limits the verdict is the same."""
     verdict = above(-found, -limit)
-    shown = f"{_shown(text, found, digits, unit)}; our limit {limit:g}"
-    shown += f" (below for any above {found.high:.{digits}f}, not below for any under {found.low:.{digits}f})"
+    ends, shown = found.decimals(digits), f"{_shown(text, found, digits, unit)}; our limit {limit:g}"
+    shown += minus(
+        f" (below for any above {found.high:.{ends}f}, not below for any under {found.low:.{ends}f})"
+    )
     return _tested(shown, verdict, cells, found, limit)
 
 

@@ -16,10 +16,11 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from icstn.evidence import ablations
 from icstn.evidence.alignment import off_center
-from icstn.evidence.collection import Cell, MissingError, finished
+from icstn.evidence.collection import Cell, Evidence, MissingError, finished
 from icstn.evidence.comparison import orders
-from icstn.evidence.curves import ErrorCurve
+from icstn.evidence.curves import ErrorCurve, operations
 from icstn.evidence.estimates import percent, significant
 from icstn.exhibits.diagrams import wiring
 from icstn.exhibits.montages import Averages
@@ -105,6 +106,56 @@ def table_3(records: Sequence[Record]) -> str:
     cells = [(_cell(records, model), error) for (model, _), error in printed.items()]
     reached = sum(cell.error.value <= error for cell, error in cells)
     return f"{_LEAD} {text}; {_count(reached, len(cells))} rows come down to the paper's error."
+
+
+@_needs_runs
+def sign_noise(records: Sequence[Record]) -> str:
+    """What IC-STN-4 errs under the noise of the authors' released code, beside the text's.
+
+    Args:
+        records: of Table 3, with that variation among them.
+    """
+    found = ablations.sign_noise(Evidence(records))
+    if not found:
+        raise MissingError(f"IC-STN-4 at σ = {paper.SIGMA_OF_THE_CODE:g} px")
+    noise = {EXPERIMENTS["table_3"].sigmas[0]: found[0].usual, paper.SIGMA_OF_THE_CODE: found[0].varied}
+    parts = [f"{c.error.show(unit='%')} under {s:g} px ({len(c.runs)} seeds)" for s, c in noise.items()]
+    return f"IC-STN-4 errs {' and '.join(parts)}; the paper's {paper.TABLE_3['IC-STN-4'].error:g} %."
+
+
+@_needs_runs
+def tolerance(records: Sequence[Record]) -> str:
+    """What plain networks err that tolerate misalignment, beside IC-STN-4(a), which removes it."""
+    own = _cell(records, "IC-STN-4(a)")
+    plain = [_cell(records, model) for model in ("CNN(a)", "CNN-4x", "CNN-16x")]
+    sizes = [f"{c.error.value:.2f} % with {c.capacity / own.capacity:.0f} times" for c in plain[1:]]
+    least, most = (_cell(records, f"CNN-{how}") for how in ("unpooled", "undistorted"))
+    return (
+        f"A network that aligns errs {own.error.value:.2f} %. One that tolerates errs "
+        f"{plain[0].error.value:.2f} % with as many parameters, {' and '.join(sizes)} as many; without "
+        f"pooling {least.error.value:.2f} %, and without distorted training digits {most.error.value:.2f} %."
+    )
+
+
+@_needs_runs
+def cascades(records: Sequence[Record]) -> str:
+    """Whether linear steps are better learned together, and whether an ordinary recurrent network goes on."""
+    pairs = [[_cell(records, m, s).error.value for m in ("SDM", "c-STN-6")] for s in paper.SIGMAS]
+    less = sum(together < greedy for greedy, together in pairs)
+    kept = [_kept(_cell(records, model, 5.0)) for model in ("RNN-4", "IC-STN-4")]
+    return (
+        "Six linear steps learned together leave less error than six learned one after the other at "
+        f"{_count(less, len(pairs))} sizes of the perturbation. Applied twelve times after training with "
+        f"four, an ordinary recurrent network keeps {percent(kept[0])} of its error at σ = 5 px, IC-STN-4 "
+        f"{percent(kept[1])}."
+    )
+
+
+def _kept(cell: Cell) -> float:
+    """The error after the last operation that was tested, as a share of that after the trained number."""
+    curves = [[step["corner_px"] for step in r.metrics["by_operations"]] for r in cell.runs]
+    n = operations(cell.runs[0].spec.model)
+    return sum(curve[-1] for curve in curves) / sum(curve[n] for curve in curves)
 
 
 def diagram(figure: Figure) -> str:
