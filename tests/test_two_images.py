@@ -368,7 +368,7 @@ class TestEvidence:
             assert rate.error == pytest.approx(100 * (p * (1 - p) / 300) ** 0.5)
 
     def test_more_steps_of_several_seeds(self) -> None:
-        """The mean over seeds, with their spread beside that of the trials."""
+        """The mean over seeds, with their spread beside that of the trials, and Student's interval."""
         runs = []
         for seed, scale in enumerate((2.0, 4.0)):
             e = self.outcomes(scale)
@@ -376,9 +376,10 @@ class TestEvidence:
             runs.append(replace(run, metrics=run.metrics | {"by_operations": [two_images.summary(e)] * 13}))
         found = exhibits.panels(runs)["within 1 px"]["IC-STN-4, 12 steps"][2]
         a, b = ((self.outcomes(scale)[2] < 1).double().mean().item() for scale in (2.0, 4.0))
-        mean = (a + b) / 2
-        assert found.value == pytest.approx(100 * mean)
-        assert found.error == pytest.approx(100 * (mean * (1 - mean) / 300 + (a - b) ** 2 / 4) ** 0.5)
+        of_items, of_seeds = sum((p * (1 - p) / 300) ** 0.5 / 2 for p in (a, b)) ** 2, (a - b) ** 2 / 4
+        assert found.value == pytest.approx(100 * (a + b) / 2)
+        assert found.error == pytest.approx(100 * (of_items + of_seeds) ** 0.5)
+        assert found.freedom == pytest.approx((of_items + of_seeds) ** 2 / of_seeds**2)
         text = " ".join(exhibits.two_images(runs).notes)
         assert "Ours: mean over n seeds." in text
         assert "±" not in text

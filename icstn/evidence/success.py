@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from icstn.evidence.estimates import Estimate, paired
+from icstn.evidence.estimates import Estimate, Z, over_seeds, paired
 from icstn.experiments.records import Record
 
 
@@ -52,14 +51,13 @@ def rates_after(runs: Sequence[Record], operations: int, measure: str) -> list[E
 
     Returns:
         means over seeds. A share p of n trials spreads by √(p(1 − p)/n) with the trials, each of whose
-        outcomes is not kept, and with the seeds where there are several.
+        outcomes is not kept, and with the seeds where there are several: then the interval is Student's.
     """
     shares = torch.tensor([r.metrics["by_operations"][operations][measure] for r in runs]).double()
-    p, items = shares.mean(0), runs[0].metrics["test_items"]
-    variance = p * (1 - p) / items
-    if len(runs) > 1:
-        variance += shares.var(0) / len(runs)
-    return [Estimate(100 * m, 100 * math.sqrt(v)) for m, v in zip(p.tolist(), variance.tolist(), strict=True)]
+    half = Z * (shares * (1 - shares) / runs[0].metrics["test_items"]).sqrt()
+    ends = torch.stack((shares - half, shares + half), -1)
+    of_each = ((100 * x).unbind(1) for x in (shares, ends))
+    return [over_seeds(values.tolist(), own.tolist()) for values, own in zip(*of_each, strict=True)]
 
 
 def untouched(run: Record) -> Mapping[str, list[float]]:
