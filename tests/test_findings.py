@@ -98,6 +98,8 @@ def test_tolerance_says_each_error_and_how_much_larger_the_networks_are() -> Non
         "3.70 % with 4 times and 2.10 % with 16 times as many; without pooling 18.00 %, and without "
         "distorted training digits 57.00 %."
     )
+    lost = judged.made("tolerance", "CNN-unpooled", 36.1, seed=1)
+    assert "without pooling 18.00 to 36.10 %, seed by seed, and without" in findings.tolerance([*runs, lost])
     assert "no finished run of CNN-16x" in findings.tolerance(runs[:-1])
 
 

@@ -133,8 +133,16 @@ def tolerance(records: Sequence[Record]) -> str:
     return (
         f"A network that aligns errs {own.error.value:.2f} %. One that tolerates errs "
         f"{plain[0].error.value:.2f} % with as many parameters, {' and '.join(sizes)} as many; without "
-        f"pooling {least.error.value:.2f} %, and without distorted training digits {most.error.value:.2f} %."
+        f"pooling {_spread(least)}, and without distorted training digits {_spread(most)}."
     )
+
+
+def _spread(cell: Cell) -> str:
+    """The mean error, or from where to where the seeds lie when one has more than twice another's."""
+    low, high = (end(r.test_error for r in cell.runs) for end in (min, max))
+    if high > 2 * low:
+        return f"{low:.2f} to {high:.2f} %, seed by seed"
+    return f"{cell.error.value:.2f} %"
 
 
 @_needs_runs

@@ -128,7 +128,7 @@ STUDIES: dict[str, Study] = {
             "tolerance",
             "What pooling, distorted training digits and size give a plain network (Sec. 1)",
             _full("tolerance", THREE),
-            _full("tolerance", (3, 4), ["CNN-unpooled"]),  # three differed by a factor of two
+            _full("tolerance", (3, 4), ["CNN-unpooled"]),  # three end at 12, 25 and 89 %
         ),
         _study(
             "inverse",
