@@ -12,14 +12,14 @@ from icstn.exhibits.forms import Table
 from icstn.experiments import paper
 from icstn.experiments.records import Record
 
-#: Rows of :func:`cascades`, and how each comes to its linear steps.
+#: Rows of :func:`cascades`, and how many predictors each has and how they are learned or used.
 CASCADES = {
-    "SDM": "six predictors, learned one after the other",
-    "c-STN-6": "six predictors, learned together",
-    "IC-STN-6": "one predictor, applied six times",
-    "c-STN-4": "four predictors, learned together",
-    "IC-STN-4": "one predictor, applied four times",
-    "RNN-4": "ordinary recurrent network, four steps",
+    "SDM": "six, learned one by one",
+    "c-STN-6": "six, learned together",
+    "IC-STN-6": "one, used six times",
+    "c-STN-4": "four, learned together",
+    "IC-STN-4": "one, used four times",
+    "RNN-4": "recurrent, four steps",
 }
 
 #: Rows of :func:`tolerance`, and what each meets misalignment with.
@@ -50,7 +50,7 @@ def cascades(records: Iterable[Record]) -> Table:
         text.append(
             {"Model": model, "Method": method} | errors | {"n": seeds(own.values()), "Capacity": count(size)}
         )
-    title = "Linear steps on the trials of Table 1. Test error in pixels"
+    title = "Linear predictors on the trials of Table 1. Test error in pixels"
     return Table("cascades", title, data, pd.DataFrame(text), notes(records, data["n"], intervals=False))
 
 
