@@ -220,20 +220,12 @@ def test_linear_steps_stand_by_model_and_sigma():
     table = beside.cascades(found)
     assert list(table.text["Model"]) == ["SDM", "c-STN-6", "IC-STN-6", "c-STN-4", "IC-STN-4", "RNN-4"]
     row = cell(table, "c-STN-6")
-    assert (row["σ = 2.5"], row["σ = 10"], row["n"], row["Capacity"]) == (
-        "3.00",
-        "10.5",
-        "2",
-        "10",
-    )
+    assert list(row[["σ = 2.5", "σ = 10", "n", "Capacity"]]) == ["3.00", "10.5", "2", "10"]
     assert (cell(table, "SDM")["σ = 7.5"], cell(table, "SDM")["n"]) == ("15.0", "1")
     assert set(cell(table, "IC-STN-6")[["σ = 5", "Capacity"]]) == {"–"}
     assert "99" not in table.markdown()
     assert table.notes[0] == "Ours: mean over n seeds. Preset: full."
-    assert (
-        table.notes[-1]
-        == "Standard deviation over the seeds: 24 % of the error at most (c-STN-6 at σ = 2.5)."
-    )
+    assert table.notes[-1].endswith("seeds: 24 % of the error at most (c-STN-6 at σ = 2.5).")
 
 
 def test_tolerance_stands_beside_alignment():
