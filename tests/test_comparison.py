@@ -56,6 +56,18 @@ class TestCells:
         ours = Estimate(4.944 * 1.15, half * 4.944 / 1.96)
         assert Compared("table_2", "STN(a)", 4.944, ours, 2).alike() == alike
 
+    def test_a_preset_of_its_own_is_never_another_s(self) -> None:
+        runs = [
+            *table("table_2", {"STN(a)": 3.0}, preset="full"),
+            *table("table_2", {"STN(a)": 5.0}, preset="paper"),
+        ]
+        runs += table("table_2", {"CNN(a)": 6.0}, preset="full")
+        for preset, stn, cnn in ((None, 3.0, 6.0), ("full", 3.0, 6.0), ("paper", 5.0, None)):
+            found = {row.cell: row.ours for row in against_paper(Evidence(runs), preset)}
+            assert found["STN(a)"] is not None
+            assert found["STN(a)"].value == stn
+            assert (found["CNN(a)"] and found["CNN(a)"].value) == cnn
+
     def test_a_cell_without_a_run_is_neither(self) -> None:
         row = self.rows()["table_3", "STN"]
         assert (row.reached, row.alike(), row.ours) == ("not run", False, None)

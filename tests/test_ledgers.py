@@ -93,6 +93,52 @@ class TestWhatIntervalsCover:
         assert "| – | – | Table 2, STN(b) |" in page
 
 
+class TestToTheLetter:
+    @staticmethod
+    def section(*runs: Record) -> str:
+        page = summary_page(Evidence(runs), set())
+        return page.partition("## The paper's own training")[2].partition("\n## ")[0]
+
+    def test_nothing_is_said_before_the_first_run(self) -> None:
+        assert self.section(made("table_2", "CNN(b)", 18.0, preset="full")) == ""
+
+    def test_the_paper_s_number_its_training_and_ours_stand_side_by_side(self) -> None:
+        """Of the preset `paper` alone: 19.1 is alike, 2.6 is not, though its `full` would be."""
+        found = self.section(
+            made("table_2", "CNN(b)", 19.1, preset="paper"),
+            made("table_2", "CNN(b)", 15.0, preset="full"),
+            made("table_2", "IC-STN-4(b)", 2.6, preset="paper"),
+            made("table_2", "IC-STN-2(b)", 1.6, preset="paper"),
+            made("table_2", "IC-STN-4(b)", 1.7, preset="full"),
+            made("table_1", "c-STN-1", 2.0, sigma=2.5, preset="paper"),
+            made("table_2", "STN(b)", 9.3, preset="paper"),
+            made("table_2", "c-STN-1(b)", 8.5, preset="full"),
+        )
+        assert (
+            r"| ? | ✓ | Table 2, CNN(b) | 19.065 % | 19.10 \[19.00, 19.20] | 15.00 \[14.90, 15.10] |" in found
+        )
+        assert "| ✗ | ✗ | Table 2, IC-STN-4(b) | 1.703 % |" in found
+        assert r"| ✓ | ✗ | Table 1, c-STN-1 σ = 2.5 | 2.699 px | 2.000 \[1.900, 2.100] | – |" in found
+        assert found.count("| Table") == 5
+        words = " ".join(found.split())
+        assert "**Alike, to 10 %, are 2 of 5 cells; at or below the paper's error are 3** (one seed:" in words
+
+    def test_the_order_is_that_of_these_runs(self) -> None:
+        ours = {"CNN(b)": 19.0, "STN(b)": 7.0, "c-STN-1(b)": 8.0}
+        runs = table("table_2", ours, preset="paper") + table("table_2", PAPER, preset="full")
+        runs.append(made("table_2", "STN(b)", 90.0, preset="paper", batch=10))
+        [line] = [x for x in self.section(*runs).splitlines() if x.startswith("- Table 2")]
+        assert line.startswith("- Table 2, block (b): not the paper's order (of the 3 models")
+        assert "STN(b) 7.00 ≤ c-STN-1(b) 8.00" in line
+
+    def test_what_is_not_there_is_named_and_what_diverged_is(self) -> None:
+        [there] = table("table_2", {"CNN(b)": 19.0}, preset="paper")
+        lost = replace(made("table_1", "IC-STN-4", 1.0, sigma=10.0, preset="paper"), status="diverged")
+        found = " ".join(self.section(there, lost).split())
+        assert "Diverged: IC-STN-4 σ = 10. Of 15 planned runs 13 are not published: CNN(a), STN(a)" in found
+        assert "`icstn study paper` trains them" in found
+
+
 class TestWhatStaysAbove:
     @staticmethod
     def section(*runs: Record) -> str:

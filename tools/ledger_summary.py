@@ -16,6 +16,7 @@ from icstn.evidence.verdicts import VERDICTS, Verdict, corrected
 from icstn.exhibits.cells import augmented
 from icstn.experiments import EXPERIMENTS, Record
 from icstn.experiments.studies import LONGER
+from tools.ledger_letter import letter
 from tools.ledger_text import MARKS, NOTE, escaped, tally, wrap
 
 REACHED = {"reached": "✓", "not reached": "✗", "undecided": "?", "not run": "–"}
@@ -44,6 +45,7 @@ def summary_page(evidence: Evidence, documents: set[str]) -> str:
         "## Its numbers\n",
         *_numbers(cells, evidence.records),
         *_above(evidence, cells),
+        *letter(evidence),
         *_side(evidence),
         "## What stays open\n",
         *_open(judged, cells, evidence.records),

@@ -57,20 +57,26 @@ class Compared:
         return inside or abs(self.ours.value - self.printed) <= share * self.printed
 
 
-def against_paper(evidence: Evidence) -> list[Compared]:
-    """All cells that the paper prints, ours at the best preset that has been run."""
+def against_paper(evidence: Evidence, preset: str | None = None) -> list[Compared]:
+    """All cells that the paper prints, ours at that preset, or at the best that has been run."""
     return [
-        _row(evidence, about.name, model, sigma, printed)
+        _row(evidence, about.name, model, sigma, printed, preset)
         for about in EXPERIMENTS.values()
         for (model, sigma), printed in about.printed.items()
     ]
 
 
-def _row(evidence: Evidence, experiment: str, model: str, sigma: float, printed: float) -> Compared:
+def _row(
+    evidence: Evidence, experiment: str, model: str, sigma: float, printed: float, preset: str | None
+) -> Compared:
     by_sigma = EXPERIMENTS[experiment].by_sigma
     name = f"{model} σ = {sigma:g}" if by_sigma else model
+    at = sigma if by_sigma else None
     try:
-        cell = evidence.best_cell(experiment, model, sigma if by_sigma else None)
+        if preset is None:
+            cell = evidence.best_cell(experiment, model, at)
+        else:
+            cell = evidence.cell(experiment, model, preset, at)
     except MissingError:
         return Compared(experiment, name, printed, None)
     return Compared(experiment, name, printed, cell.error, len(cell.runs))

@@ -1,0 +1,85 @@
+"""The paper's own training beside its numbers: what the preset `paper` came to, cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from icstn.evidence.collection import Evidence
+from icstn.evidence.comparison import ALIKE, Compared, against_paper, orders
+from icstn.evidence.estimates import coverage, percent
+from icstn.experiments import EXPERIMENTS
+from icstn.experiments.recipes import is_own
+from icstn.experiments.spec import RunSpec
+from icstn.experiments.studies import study
+from tools.ledger_text import escaped, wrap
+
+PRESET = "paper"
+
+_WORDS = """
+Above, optimizer, rates, schedule and length are ours. The preset `paper` takes the paper at its word where it
+speaks: plain gradient descent at constant rates, 200,000 iterations, the update composed on the side of eq.
+(10). So this is the table that asks whether the paper's *numbers* come out. What the text leaves out, such
+as how the weights begin, is ours here too.
+"""
+
+
+def letter(evidence: Evidence) -> list[str]:
+    """The section of the page of verdicts; nothing before the first of these runs."""
+    cells = against_paper(evidence, PRESET)
+    have = [row for row in cells if row.ours is not None]
+    if not have:
+        return []
+    usual = {(row.experiment, row.cell): row for row in against_paper(evidence, "full")}
+    alike, reached = sum(row.alike() for row in have), sum(row.reached == "reached" for row in have)
+    count = f"""**Alike, to {percent(ALIKE)}, are {alike} of {len(have)} cells; at or below the paper's
+        error are {reached}** ({coverage([row.seeds for row in have])})."""
+    return [
+        "(to-the-letter)=",
+        "## The paper's own training\n",
+        wrap(_WORDS),
+        "",
+        wrap(count),
+        "",
+        "| reached | alike | cell | paper | its training | our `full` |\n|:-:|:-:|---|--:|--:|--:|",
+        *(_line(row, usual) for row in have),
+        "",
+        *_orders(evidence),
+        *_left(evidence),
+    ]
+
+
+def _line(row: Compared, usual: Mapping[tuple[str, str], Compared]) -> str:
+    about, ours = EXPERIMENTS[row.experiment], usual[row.experiment, row.cell].ours
+    shown = [escaped(e.show(about.digits)) if e else "–" for e in (row.ours, ours)]
+    reached = {"reached": "✓", "not reached": "✗", "undecided": "?"}[row.reached]
+    marks = f"| {reached} | {'✓' if row.alike() else '✗'} "
+    cell = f"{about.title.split(',')[0]}, {row.cell}"
+    return f"{marks}| {cell} | {row.printed:.3f} {about.unit} | {' | '.join(shown)} |"
+
+
+def _orders(evidence: Evidence) -> list[str]:
+    """In which order the models come, of the blocks that have more than one."""
+    runs = [r for r in evidence.records if r.spec.preset == PRESET and is_own(r.spec)]
+    lines = [
+        f"- {EXPERIMENTS[table].title.split(',')[0]}, {escaped(str(order))}."
+        for table in ("table_1", "table_2")
+        for order in orders(table, runs)
+        if len(order.ours) > 1
+    ]
+    return ["In which order they come, by their means alone:\n", *lines, ""] if lines else []
+
+
+def _left(evidence: Evidence) -> list[str]:
+    """Which of the planned runs are not there; one that diverged is."""
+    there = {r.spec.key for r in [*evidence.records, *evidence.diverged]}
+    left = [spec for spec in study(PRESET).specs if spec.key not in there]
+    lost = [r.spec for r in evidence.diverged if r.spec in study(PRESET).specs]
+    text = f"Diverged: {_names(lost)}. " if lost else ""
+    if left:
+        text += f"""Of {len(study(PRESET).specs)} planned runs {len(left)} are not published: {_names(left)}.
+            `icstn study {PRESET}` trains them; {{ref}}`study-{PRESET}` has what they cost."""
+    return [wrap(text), ""] if text else []
+
+
+def _names(specs: Sequence[RunSpec]) -> str:
+    return ", ".join(f"{s.model} σ = {s.sigma:g}" if s.about.by_sigma else s.model for s in specs)
