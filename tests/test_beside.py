@@ -252,8 +252,8 @@ class TestClaims:
         """To lose as much as a twentieth of the error is to go on improving."""
         pairs = (("cascades", "RNN-4"), ("table_1", "IC-STN-4"))
         runs = {name: [made(name, m, 1.0, sigma=s) for s in paper.SIGMAS] for name, m in pairs}
-        found = {r.spec.key: measured(r, trained=1.0, last=last) for r in runs["cascades"]}
-        found |= {r.spec.key: measured(r, trained=1.0, last=0.1) for r in runs["table_1"]}
+        found = {r.spec.key: measured(r, error_trained=1.0, error_last=last) for r in runs["cascades"]}
+        found |= {r.spec.key: measured(r, error_trained=1.0, error_last=0.1) for r in runs["table_1"]}
         judged = judge(claim("recurrent-network-stops"), Evidence(runs["cascades"] + runs["table_1"], found))
         assert judged.verdict == verdict
         assert all("'s: 90.0 %)" in f.text for f in judged.findings)

@@ -179,8 +179,31 @@ class TestJudging:
     def test_beyond_the_trained_number(self, last: float, verdict: str) -> None:
         """A slight rise after a large gain is saturation; to end above the start is none."""
         runs = [made("table_1", m, 1.0, sigma=s) for m in paper.TABLE_1 for s in paper.SIGMAS]
-        found = {r.spec.key: measured(r, trained=1.0, last=last) for r in runs}
+        found = {r.spec.key: measured(r, error_trained=1.0, error_last=last) for r in runs}
         assert judge(claim("beyond-trained"), Evidence(runs, found)).verdict == verdict
+
+    def test_the_gain_beyond_is_a_share_of_the_error(self) -> None:
+        """1 px to a half, and 0.1 px to a fifth of it: 52.7 % of the mean error, either seed 5 % off that."""
+        runs = [
+            made("table_1", m, 1.0, sigma=s, seed=k)
+            for m in paper.TABLE_1
+            for s in paper.SIGMAS
+            for k in (0, 1)
+        ]
+        errors = ((1.0, 0.5), (0.1, 0.02))
+        found = {
+            r.spec.key: measured(r, error_trained=errors[r.spec.seed][0], error_last=errors[r.spec.seed][1])
+            for r in runs
+        }
+        first, *_ = judge(claim("beyond-trained"), Evidence(runs, found)).findings
+        assert first.text.startswith(
+            "IC-STN-2 σ = 2.5: gain of 4 operations, of the error after 2 (least after"
+        )
+        assert first.text.endswith("%")
+        assert first.tested is not None
+        assert (first.tested[0].value, first.tested[1]) == (pytest.approx(100 * (1 - 0.52 / 1.1)), 0.0)
+        off = 100 * (0.5 - 1.0 * 0.52 / 1.1) / 0.55
+        assert first.tested[0].error == pytest.approx(off, rel=0.01)
 
     def test_differences_are_paired_where_outcomes_are_there(self) -> None:
         generator = torch.Generator().manual_seed(0)

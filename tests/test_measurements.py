@@ -16,9 +16,10 @@ from golden.trial import perturbed, pixels_left
 
 from icstn.evidence import measurements
 from icstn.evidence.alignment import AlignedSet, align_test_set, lost_ink, trained, window_of_box, zoom
-from icstn.evidence.collection import identity
+from icstn.evidence.collection import Measurements, identity
 from icstn.evidence.curves import ErrorCurve
-from icstn.evidence.measurements import measure, read_measurements, write_measurements
+from icstn.evidence.estimates import Measured
+from icstn.evidence.measurements import measure, read_measurements, to_measure, write_measurements
 from icstn.experiments import DataOptions, Record, build_model, cells, make_task
 from icstn.experiments.classification import Classification
 from icstn.experiments.task import Task
@@ -122,19 +123,34 @@ def handing_out(task: Task) -> Callable[..., Task]:
 
 
 def test_of_the_planar_experiment() -> None:
-    """Pixels after the trained number of operations and after the last, of the test's own perturbations."""
+    """Pixels after the trained number of operations and after the last, of ten draws of the test."""
     (spec,) = cells("table_1", "quick", [0], ["IC-STN-2"], sigma=5.0, test_items=41)
     record = made(make_task(spec, DataOptions(), "cpu"), size=1e-4)
     found, plane = measure(record), problem("table_1", 5.0)
     row = ROWS["table_1"]["IC-STN-2"]
-    p = perturbed("table_1", spec.image, plane, 41, 0)
+    p = torch.cat([perturbed("table_1", spec.image, plane, 41, draw) for draw in range(10)])
     most = 12  # the paper's Figure 7 goes as far
     left = pixels_left(row, like(row, list(record.weights.values())), plane, p, spec.side, most)
     assert found.items == 41
-    assert set(found.measures) == {"trained", "last"}
-    for name, step in (("trained", 2), ("last", most)):
+    assert set(found.measures) == {"error_trained", "error_last"}
+    for name, step in (("error_trained", 2), ("error_last", most)):
         told, values = found.measures[name], without_each(left[step], lambda x: float(x.mean()))
         assert [told.value, *told.left_out] == pytest.approx(values, rel=1e-3)
+
+
+def test_what_lacks_a_number_is_measured_again() -> None:
+    (spec,) = cells("table_1", "quick", [0], ["IC-STN-2"], sigma=5.0, test_items=41)
+    record = made(make_task(spec, DataOptions(), "cpu"), size=1e-4)
+    own = replace(record, spec=cells("table_1", "quick", [0], ["IC-STN-2"])[0])
+    number = Measured(1.0, (1.0,) * 20)
+    for names, asked in (
+        (("error_trained", "error_last"), []),
+        (("error_trained",), [own]),
+        (("error_last",), [own]),
+        (("trained", "last"), [own]),
+    ):
+        known = Measurements(identity(own), 41, dict.fromkeys(names, number), {})
+        assert to_measure([own], {own.spec.key: known}) == asked
 
 
 def test_of_as_many_items_as_the_test_has() -> None:
