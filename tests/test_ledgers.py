@@ -130,6 +130,19 @@ class TestToTheLetter:
         [line] = [x for x in self.section(*runs).splitlines() if x.startswith("- Table 2")]
         assert line.startswith("- Table 2, block (b): not the paper's order (of the 3 models")
         assert "STN(b) 7.00 ≤ c-STN-1(b) 8.00" in line
+        assert r"CNN(b) − STN(b): 12.00 \[11.86, 12.14] points (unpaired); STN(b) − c-STN-1(b): −1.00" in line
+
+    def test_of_table_1_each_size_of_the_perturbation_is_a_block(self) -> None:
+        errors = {
+            ("c-STN-1", 2.5): 0.3,
+            ("IC-STN-2", 2.5): 0.1,
+            ("c-STN-1", 10.0): 12.0,
+            ("IC-STN-2", 10.0): 9.0,
+        }
+        runs = [made("table_1", m, e, half=0.01, sigma=s, preset="paper") for (m, s), e in errors.items()]
+        lines = [x for x in self.section(*runs).splitlines() if x.startswith("- Table 1")]
+        shown = [f"c-STN-1 σ = {s} − IC-STN-2 σ = {s}: {d}" for s, d in (("2.5", "0.200"), ("10", "3.000"))]
+        assert [x in line for x, line in zip(shown, lines, strict=True)] == [True, True]
 
     def test_what_is_not_there_is_named_and_what_diverged_is(self) -> None:
         [there] = table("table_2", {"CNN(b)": 19.0}, preset="paper")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from icstn.evidence.collection import Evidence
 from icstn.evidence.comparison import ALIKE, Compared, against_paper, orders
@@ -58,15 +59,21 @@ def _line(row: Compared, usual: Mapping[tuple[str, str], Compared]) -> str:
 
 
 def _orders(evidence: Evidence) -> list[str]:
-    """In which order the models come, of the blocks that have more than one."""
+    """In which order the models of a block come, and how far each is from the next in the paper's order."""
     runs = [r for r in evidence.records if r.spec.preset == PRESET and is_own(r.spec)]
-    lines = [
-        f"- {EXPERIMENTS[table].title.split(',')[0]}, {escaped(str(order))}."
-        for table in ("table_1", "table_2")
-        for order in orders(table, runs)
-        if len(order.ours) > 1
-    ]
-    return ["In which order they come, by their means alone:\n", *lines, ""] if lines else []
+    lines = []
+    for table in ("table_1", "table_2"):
+        about = EXPERIMENTS[table]
+        unit = "points" if about.unit == "%" else about.unit
+        for order in (found for found in orders(table, runs) if len(found.ours) > 1):
+            sigma = order.sigma if about.by_sigma else None
+            models = sorted(order.ours, key=order.printed.__getitem__, reverse=True)
+            cells = [evidence.cell(table, model, PRESET, sigma) for model in models]
+            apart = [f"{a.name} − {b.name}: {(a - b).show(about.digits, unit)}" for a, b in pairwise(cells)]
+            block = f"{about.title.split(',')[0]}, {order}. {'; '.join(apart)}."
+            lines.append(f"- {escaped(block)}")
+    text = "In which order they come, by their means, and how far each is from the next, item by item:\n"
+    return [text, *lines, ""] if lines else []
 
 
 def _left(evidence: Evidence) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -90,11 +91,13 @@ class Order:
         block: for people, such as ``block (a)`` or ``σ = 5 px``.
         printed: model → the paper's error, of the whole block.
         ours: model → our mean error, of the models that were run.
+        sigma: size of the perturbation in pixels.
     """
 
     block: str
     printed: Mapping[str, float]
     ours: Mapping[str, float]
+    sigma: float = math.nan
 
     @property
     def swapped(self) -> list[tuple[str, str]]:
@@ -136,7 +139,7 @@ def orders(experiment: str, records: Iterable[Record]) -> list[Order]:
         blocks.setdefault((name, sigma), {})[model] = error
     runs = [r for r in finished(records) if r.spec.experiment == experiment]
     return [
-        Order(name, printed, _means([r for r in runs if r.spec.sigma == sigma], printed))
+        Order(name, printed, _means([r for r in runs if r.spec.sigma == sigma], printed), sigma)
         for (name, sigma), printed in blocks.items()
     ]
 
