@@ -107,8 +107,8 @@ def test_cascades_count_where_learning_together_is_better_and_say_what_more_step
     runs = [judged.made("baselines", "SDM", 2.0, sigma=s) for s in paper.SIGMAS]
     runs += [judged.made("cascades", "c-STN-6", 1.0 if s < 10 else 3.0, sigma=s) for s in paper.SIGMAS]
     stays, gains = (
-        judged.made("cascades", "RNN-4", 4.0, sigma=5.0),
-        judged.made("table_1", "IC-STN-4", 4.0, sigma=5.0),
+        judged.made("cascades", "RNN-4", 4.0, sigma=7.5),
+        judged.made("table_1", "IC-STN-4", 4.0, sigma=7.5),
     )
     curve = [{"corner_px": e} for e in (9.0, 4.1, 4.0, 4.0, 4.0, *[4.0] * 7, 3.96)]
     stays = replace(stays, metrics=stays.metrics | {"by_operations": curve})
@@ -116,7 +116,9 @@ def test_cascades_count_where_learning_together_is_better_and_say_what_more_step
     gains = replace(gains, metrics=gains.metrics | {"by_operations": curve})
     text = findings.cascades([*runs, stays, gains])
     assert "learned one after the other at 3 of the 4 sizes of the perturbation." in text
-    assert text.endswith("an ordinary recurrent network keeps 99 % of its error at σ = 5 px, IC-STN-4 25 %.")
+    assert text.endswith(
+        "an ordinary recurrent network keeps 99 % of its error at σ = 7.5 px, IC-STN-4 25 %."
+    )
 
 
 def test_says_which_runs_are_missing() -> None:
