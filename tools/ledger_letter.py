@@ -12,7 +12,7 @@ from icstn.experiments import EXPERIMENTS
 from icstn.experiments.recipes import is_own
 from icstn.experiments.spec import RunSpec
 from icstn.experiments.studies import study
-from tools.ledger_text import escaped, wrap
+from tools.ledger_text import REACHED, escaped, wrap
 
 PRESET = "paper"
 
@@ -52,8 +52,7 @@ def letter(evidence: Evidence) -> list[str]:
 def _line(row: Compared, usual: Mapping[tuple[str, str], Compared]) -> str:
     about, ours = EXPERIMENTS[row.experiment], usual[row.experiment, row.cell].ours
     shown = [escaped(e.show(about.digits)) if e else "–" for e in (row.ours, ours)]
-    reached = {"reached": "✓", "not reached": "✗", "undecided": "?"}[row.reached]
-    marks = f"| {reached} | {'✓' if row.alike() else '✗'} "
+    marks = f"| {REACHED[row.reached]} | {'✓' if row.alike() else '✗'} "
     cell = f"{about.title.split(',')[0]}, {row.cell}"
     return f"{marks}| {cell} | {row.printed:.3f} {about.unit} | {' | '.join(shown)} |"
 

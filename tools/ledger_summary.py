@@ -17,9 +17,8 @@ from icstn.exhibits.cells import augmented
 from icstn.experiments import EXPERIMENTS, Record
 from icstn.experiments.studies import LONGER
 from tools.ledger_letter import letter
-from tools.ledger_text import MARKS, NOTE, escaped, tally, wrap
+from tools.ledger_text import MARKS, NOTE, REACHED, escaped, tally, wrap
 
-REACHED = {"reached": "✓", "not reached": "✗", "undecided": "?", "not run": "–"}
 #: A mean that is not at or below the paper's error.
 ABOVE = ("not reached", "undecided")
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from icstn.evidence.verdicts import VERDICTS
 
 MARKS = {"holds": "✓", "holds in part": "◐", "does not hold": "✗", "undecided": "?"}
+REACHED = {"reached": "✓", "not reached": "✗", "undecided": "?", "not run": "–"}
 BADGES = dict(zip(VERDICTS, ("bdg-success", "bdg-warning", "bdg-danger", "bdg-secondary"), strict=True))
 NOTE = "<!-- Written by `python -m tools.ledgers`; changes made here are lost. -->\n"
 

@@ -210,7 +210,7 @@ CLAIMS: tuple[Claim, ...] = (
         "At each σ, every reused predictor's error after the last operation that was tested (12) lies below "
         "the one after the trained number: it has fallen and has stayed down, which a slight rise after the "
         "least does not contradict. In percent of the latter, since errors of seeds differ by factors; over "
-        "100,000 perturbations.",
+        "ten times as many perturbations as the table's, since a few lost trials decide a mean.",
     ),
     Claim(
         "recurrent-network-stops",

@@ -150,7 +150,7 @@ def cascades(records: Sequence[Record]) -> str:
     """Whether linear steps are better learned together, and whether an ordinary recurrent network goes on."""
     pairs = [[_cell(records, m, s).error.value for m in ("SDM", "c-STN-6")] for s in paper.SIGMAS]
     less = sum(together < greedy for greedy, together in pairs)
-    sigma = 7.5  # below it, a single lost trial makes up much of the mean
+    sigma = 7.5  # at 5 px a single lost trial makes up much of the mean
     kept = [_kept(_cell(records, model, sigma)) for model in ("RNN-4", "IC-STN-4")]
     return (
         "Six linear steps learned together leave less error than six learned one after the other at "
