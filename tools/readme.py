@@ -1,14 +1,16 @@
-"""Put the rendered result tables and the costs into README.md, between their marks.
+"""Put the verdicts' counts, the rendered result tables and the costs into README.md, between their marks.
 
-    python tools/readme.py            rewrite both sections
+    python tools/readme.py            rewrite these sections
     python tools/readme.py --check    say whether they are up to date
 
-The tables are the files that the exhibits render from Records, ``figures/rendered/table_*.md``; the costs
-come from ``tools/costs.py`` and the Records.
+The counts are those of the page of verdicts, which ``python -m tools.ledgers`` writes; the tables are the
+files that the exhibits render from Records, ``figures/rendered/table_*.md``; the costs come from
+``tools/costs.py`` and the Records.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from icstn.experiments import Records
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- results: written by tools/readme.py -->", "<!-- end of results -->"
 COST, COST_END = "<!-- cost: written by tools/readme.py -->", "<!-- end of cost -->"
+COUNTS, COUNTS_END = "<!-- counts: written by tools/readme.py -->", "<!-- end of counts -->"
 NOTHING = "No table has been rendered yet: `make reproduce` does that.\n"
 
 
@@ -26,6 +29,16 @@ def section(rendered: Path = ROOT / "figures" / "rendered") -> str:
     """The tables as Markdown, in the paper's order."""
     tables = [path.read_text(encoding="utf-8").strip() for path in sorted(rendered.glob("table_?.md"))]
     return "\n\n".join(tables) + "\n" if tables else NOTHING
+
+
+def counts(page: Path = ROOT / "book" / "does_the_paper_hold.md") -> str:
+    """What each section of the page of verdicts counts, in bold there, as a list."""
+    _, *sections = re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    lines = []
+    for section in sections:
+        if bold := re.search(r"^\*\*(.+?)\*\*", section, re.MULTILINE | re.DOTALL):
+            lines.append(f"- *{section.splitlines()[0]}:* {' '.join(bold[1].split()).rstrip('.')}.")
+    return "\n".join(lines) + "\n"
 
 
 def costs(root: Path = ROOT) -> str:
@@ -44,7 +57,8 @@ def updated(readme: str, results: str, start: str = START, end: str = END) -> st
 
 
 def rewritten(readme: str) -> str:
-    """The README with both sections anew."""
+    """The README with all sections anew."""
+    readme = updated(readme, counts(), COUNTS, COUNTS_END)
     return updated(updated(readme, section()), costs(), COST, COST_END)
 
 
