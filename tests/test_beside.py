@@ -168,6 +168,18 @@ class TestRecurrentNetwork:
             expected = (start @ step)[:, :2] - np.eye(3)[:2]
             assert warps.detach().numpy().reshape(-1, 2, 3) == pytest.approx(expected, abs=2e-5)
 
+    def test_no_state_is_saturated_at_the_start(self) -> None:
+        """Thousands of pixels on weights of the cell's own spread leave every tanh at −1 or 1."""
+        task = make_task(self.spec(), DataOptions(), "cpu")
+        model = task.model()
+        cell = model.transformer.cell
+        x = sample(task.photograph, task.test_warps(50, 0), task.frame, task.warp).flatten(1)
+        with torch.no_grad():
+            state = cell(x, torch.zeros(50, 6))
+        assert cell.weight_ih.abs().max() == pytest.approx(50**-1, rel=0.01)  # 50 × 50 pixels
+        assert cell.weight_hh.abs().max() > 0.3
+        assert (state.abs() > 0.95).double().mean() < 0.1
+
     def test_begins_at_the_perturbation_and_by_its_seed(self) -> None:
         models = [make_task(self.spec(seed=s), DataOptions(), "cpu").model() for s in (0, 0, 1)]
         weights = [m.transformer.cell.weight_ih for m in models]

@@ -24,7 +24,9 @@ class ElmanAlignment(Compositional):
         warp: family of the warps; the state has as many numbers.
         frame: where the template lies in the image.
         side: of the composition, see :class:`icstn.transformers.ICSTN`.
-        seed: of the initial weights, which are PyTorch's; the output starts at zero.
+        seed: of the initial weights, which are PyTorch's but for V: its spread is that of a layer with as many
+            inputs, 1/√inputs, since at the cell's own, 1/√6, thousands of pixels would saturate every tanh.
+            The output starts at zero.
     """
 
     def __init__(
@@ -35,7 +37,8 @@ class ElmanAlignment(Compositional):
         self.n = n
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.cell = nn.RNNCell(channels * frame.height * frame.width, self.warp.dim)
+            self.cell = nn.RNNCell(pixels := channels * frame.height * frame.width, self.warp.dim)
+            nn.init.uniform_(self.cell.weight_ih, -(pixels**-0.5), pixels**-0.5)
             self.output = nn.Linear(self.warp.dim, self.warp.dim)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
