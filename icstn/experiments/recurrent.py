@@ -24,7 +24,7 @@ class ElmanAlignment(Compositional):
         warp: family of the warps; the state has as many numbers.
         frame: where the template lies in the image.
         side: of the composition, see :class:`icstn.transformers.ICSTN`.
-        seed: of the initial weights, which are PyTorch's but for V: its spread is that of a layer with as many
+        seed: of the initial weights, PyTorch's but for V: its spread is that of a layer with as many
             inputs, 1/√inputs, since at the cell's own, 1/√6, thousands of pixels would saturate every tanh.
             The output starts at zero.
     """
