@@ -197,9 +197,9 @@ class TestJudging:
         }
         first, *_ = judge(claim("beyond-trained"), Evidence(runs, found)).findings
         assert first.text.startswith(
-            "IC-STN-2 σ = 2.5: gain of 4 operations, of the error after 2 (least after"
+            "IC-STN-2 σ = 2.5: gain of 4 operations (0.260 px), of the error after 2 (0.550 px): 52.7 ["
         )
-        assert first.text.endswith("%")
+        assert first.text.endswith(", 100.0] %"), "no more than all of it can be gained"
         assert first.tested is not None
         assert (first.tested[0].value, first.tested[1]) == (pytest.approx(100 * (1 - 0.52 / 1.1)), 0.0)
         off = 100 * (0.5 - 1.0 * 0.52 / 1.1) / 0.55
@@ -264,14 +264,24 @@ class TestMeasurements:
         assert judge(claim("stn-crops"), Evidence(runs, found)).verdict == verdict
 
     @pytest.mark.parametrize(
-        ("stop", "verdict"), [(0.9, "holds"), (1.1, "holds in part"), (1.0, "undecided")]
+        ("stop", "marks"),
+        [
+            (0.70, ["holds", "holds", "holds"]),
+            (0.72, ["holds", "holds", "does not hold"]),
+            (1.0, ["holds", "undecided", "does not hold"]),
+            (1.1, ["holds", "does not hold", "does not hold"]),
+        ],
     )
-    def test_stop_signs_are_held_against_their_boxes(self, stop: float, verdict: str) -> None:
+    def test_stop_signs_are_held_against_their_boxes(self, stop: float, marks: list[str]) -> None:
+        """Smaller than the box, and so small that a square in the middle lies in the octagon."""
         (run,) = table("table_3", {"IC-STN-4": 3.0})
         windows = [1.3 if c != STOP else stop for c in range(43)]
         bare = measured(run, **{str(c): window for c, window in enumerate(windows)})
-        found = replace(bare, by_class={"window": list(bare.measures.values())})
-        assert judge(claim("stop-sign-zoomed"), Evidence([run], {run.spec.key: found})).verdict == verdict
+        each = list(bare.measures.values())
+        found = replace(bare, by_class={"window": each, "zoom": [x.scaled(1.2 / stop) for x in each]})
+        judged = judge(claim("stop-sign-zoomed"), Evidence([run], {run.spec.key: found}))
+        assert [f.verdict for f in judged.findings] == marks
+        assert "zoom of the warp 1.20, so more of them is shown" in judged.findings[1].text
 
     def test_means_get_sharper_step_by_step(self) -> None:
         runs = table("table_3", {"c-STN-1": 5.0, "IC-STN-2": 4.0, "IC-STN-4": 3.0})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from judged import made
 from scipy import stats
 
 from icstn.evidence import estimates
@@ -14,10 +16,12 @@ from icstn.evidence.estimates import (
     Measured,
     coverage,
     difference,
+    log_ratio,
     mean_error,
     over_seeds,
     paired,
 )
+from icstn.evidence.verdicts import times
 from icstn.experiments import Record, cells
 
 SPEC = cells("table_2", "quick", models=["STN(a)"])[0]
@@ -89,7 +93,7 @@ class TestOneLevel:
 
     def test_a_model_does_not_differ_from_itself(self, generator: torch.Generator) -> None:
         a = record(torch.rand(1, 500, generator=generator) < 0.2)
-        assert difference([a], [a]) == Estimate(0.0, 0.0)
+        assert difference([a], [a]) == Estimate(0.0, 0.0, least=-100.0, most=100.0)
 
     def test_pixels_stay_pixels(self) -> None:
         a, b = record(torch.full((1, 50), 3.0)), record(torch.full((1, 50), 1.0))
@@ -112,6 +116,43 @@ class TestOneLevel:
         one = paired(a[:1], b[:1], factor)
         assert one.error == pytest.approx(float((factor * a[0] - b[0]).var() / 400) ** 0.5, rel=0.06)
         assert one.value == pytest.approx(float((factor * a[0] - b[0]).mean()))
+
+    def test_does_not_know_which_comes_first(self, generator: torch.Generator) -> None:
+        """a − b is −(b − a), interval and all."""
+        a, b = (torch.rand(n, 300, generator=generator, dtype=torch.float64) for n in (3, 5))
+        assert (paired(a, b).error, paired(a, b).freedom) == (paired(b, a).error, paired(b, a).freedom)
+
+    def test_of_percentages_has_an_end(self) -> None:
+        never, always = torch.zeros(1, 2, dtype=torch.bool), torch.tensor([[True, False]])
+        found = difference([record(always), record(always, 1)], [record(never), record(never, 1)])
+        assert found.half > 50
+        assert (found.low < 0, found.high) == (True, 100.0)
+        assert ((-found).low, (-found).high) == (-100.0, -found.low)
+
+
+class TestRatios:
+    def runs(self, errors: list[float], half: float) -> list[Record]:
+        return [made("table_2", "STN(a)", e, half=half * e, seed=k) for k, e in enumerate(errors)]
+
+    def test_of_seeds_alone_it_is_welchs_test_of_the_logarithms(self) -> None:
+        a, b = [24.8, 12.2, 88.7, 11.4, 12.6], [1.2, 1.3, 1.1, 1.2, 1.25]
+        found = log_ratio(self.runs(a, 0.0), self.runs(b, 0.0))
+        theirs = stats.ttest_ind(np.log(a), np.log(b), equal_var=False)
+        assert found.value == pytest.approx(np.log(stats.gmean(a) / stats.gmean(b)))
+        assert found.p_value() == pytest.approx(theirs.pvalue)
+        assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval()))
+        assert found.remark == ""
+
+    def test_items_add_their_share(self) -> None:
+        found = log_ratio(self.runs([8.0], 0.1), self.runs([2.0], 0.05))
+        assert found.value == pytest.approx(math.log(4))
+        assert found.half == pytest.approx(math.hypot(0.1, 0.05))
+
+    def test_a_ratio_is_shown_as_one(self) -> None:
+        found = times("STN over CNN", log_ratio(self.runs([8.0], 0.1), self.runs([2.0], 0.05)))
+        assert (found.text, found.verdict) == ("STN over CNN: 4.0 [3.6, 4.5] times", "holds")
+        assert times("x", Estimate(-1.0, 0.1)).verdict == "does not hold"
+        assert times("x", Estimate(0.1, 0.1)).verdict == "undecided"
 
 
 class TestTwoLevels:
@@ -167,8 +208,7 @@ class TestTwoLevels:
         assert found.half == pytest.approx(12.7 * found.error, rel=0.1), "two seeds tell little about seeds"
         assert found.low == 0.0, "no error is negative"
         assert found.high == found.value + found.half
-        assert (-found).high == -found.value + found.half
-        assert (-found).low == -found.high
+        assert ((-found).low, (-found).high) == (-found.high, 0.0)
         assert mean_error([runs[0]]).low == pytest.approx(runs[0].metrics["interval"][0])
         assert difference(runs[:1], runs[1:]).low < 0
 

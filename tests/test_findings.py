@@ -117,7 +117,8 @@ def test_cascades_count_where_learning_together_is_better_and_say_what_more_step
     text = findings.cascades([*runs, stays, gains])
     assert "learned one after the other at 3 of the 4 sizes of the perturbation." in text
     assert text.endswith(
-        "an ordinary recurrent network keeps 99 % of its error at σ = 7.5 px, IC-STN-4 25 %."
+        "an ordinary recurrent network keeps 99 % of its error on the table's perturbations of σ = 7.5 px, "
+        "IC-STN-4 25 %."
     )
 
 

@@ -30,9 +30,9 @@ def test_results_come_from_the_files(tmp_path: Path) -> None:
 
 def test_counts_are_what_each_section_has_in_bold(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    parts = ["**no section**", "A\n\n**two of\nthree.** More.\n\n**later**", "B\n\na **b**", "C\n**d** (e)"]
+    parts = ["**no section**", "A\n\n**two of\nthree.** More **so:**\n", "B\n\na b", "C\n**d** (e)"]
     page.write_text("\n## ".join(parts))
-    assert readme.counts(page) == "- *A:* two of three.\n- *C:* d.\n"
+    assert readme.counts(page) == "- *A:* two of three. so.\n- *C:* d.\n"
 
 
 def test_lost_marks_are_an_error() -> None:

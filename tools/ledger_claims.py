@@ -29,11 +29,19 @@ def claims_page(evidence: Evidence, documents: set[str]) -> str:
             "All models of a table meet the same test items under the same perturbations, and differences "
             "are taken item by item. What one network does twice, such as its error after four operations "
             "and after twelve, is compared run by run as well. What an interval covers depends on how many "
-            "seeds there are, and is "
-            "said at each claim: with several seeds it covers test items and seeds (a two-level bootstrap), "
-            "with one seed the test items alone. How much a difference would change with another seed can't "
-            "be known from one, so that a verdict from one seed is one about these trained networks, not yet "
-            "about the models."
+            "seeds there are, and is said at each claim: with several seeds it covers test items and seeds "
+            "(of test errors by a two-level bootstrap; of others, such as a zoom, by a jackknife "
+            "over twenty groups of the items, joined with the spread of the seeds), with one seed the test "
+            "items alone. How much a difference would change with another seed can't be known from one, so "
+            "that a verdict from one seed is one about these trained networks, not yet about the models."
+        ),
+        "",
+        wrap(
+            "No rule was registered before its runs. Most were written beside the first ones; many were "
+            "rethought after a critical reading of these, which the changelog has. Where a change made "
+            "another verdict of published runs, the claim says so. Table 2 had three seeds a cell at first, "
+            "and got five when some verdicts stayed open: their intervals are those of a number fixed in "
+            "advance, which it was not."
         ),
         f"\n**{tally(j.verdict for _, j in judged)}**\n",
         "| | claim | place |\n|:-:|---|---|",
@@ -48,6 +56,7 @@ def _claim(c: Claim, j: Judgement, documents: set[str]) -> str:
     lines = [f"(claim-{c.name})=", f"## {MARKS[j.verdict]} {plain(c.statement)}\n"]
     lines += [f"{{{BADGES[j.verdict]}}}`{j.verdict}` &nbsp; {c.place}{_basis(j, c)}\n"]
     lines += [wrap(f"*Rule.* {c.rule}") + "\n"] if c.rule else []
+    lines += [wrap(f"*Rule changed with runs seen.* {c.changed}") + "\n"] if c.changed else []
     lines += [f"- {MARKS[f.verdict]} {escaped(f.text)}" for f in j.findings]
     lines += [f"- ? {escaped(j.missing)}"] if j.missing else []
     shown = [f"{{doc}}`{name}`" for name in c.shown if name in documents]

@@ -10,9 +10,10 @@ from icstn.evidence import ablations
 from icstn.evidence.claims import CLAIMS, Claim, Judgement, judge, judge_together
 from icstn.evidence.collection import Evidence, MissingError
 from icstn.evidence.comparison import ALIKE, WIDE, Compared, against_paper
-from icstn.evidence.estimates import coverage, percent, significant
+from icstn.evidence.estimates import Estimate, coverage, over_seeds, percent, significant
 from icstn.evidence.predicates.composition import side_of_composition
-from icstn.evidence.verdicts import VERDICTS, Verdict, corrected
+from icstn.evidence.verdicts import VERDICTS, Verdict, compare, corrected
+from icstn.evidence.verdicts import above as above_threshold
 from icstn.exhibits.cells import augmented
 from icstn.experiments import EXPERIMENTS, Record
 from icstn.experiments.studies import LONGER
@@ -60,11 +61,18 @@ def _family(judged: Sequence[tuple[Claim, Judgement]], together: Mapping[str, Ve
         "Each claim's comparisons are corrected for being many within the claim. Taken as one family, all "
         f"{many} comparisons of all claims corrected together (Holm), "
     )
+    start, rest = text.split(". ", 1)
+    text = f"{start}. **{rest}"
     changed = [(c, j, together[c.name]) for c, j in judged if together[c.name] != j.verdict]
     if not changed:
-        return [wrap(text + "no verdict changes."), ""]
+        return [wrap(text + "no verdict changes.**"), ""]
     lines = [f"- [{c.statement}](claim-{c.name}): {j.verdict} → {verdict}" for c, j, verdict in changed]
-    return [wrap(text + "these verdicts change:"), "", *lines, ""]
+    return [
+        wrap(f"{text}{len(changed)} of these verdicts change{'s' * (len(changed) == 1)}:**"),
+        "",
+        *lines,
+        "",
+    ]
 
 
 def _numbers(cells: Sequence[Compared], records: Sequence[Record]) -> list[str]:
@@ -81,8 +89,8 @@ def _numbers(cells: Sequence[Compared], records: Sequence[Record]) -> list[str]:
         "*Reached*: ✓ our mean is at or below the paper's, ✗ it is above by more than its interval, ? "
         f"anything else. *Alike*: the two are the same number, to {percent(ALIKE)} or to our interval where "
         f"that is within {percent(WIDE)} on either side. A "
-        "cell that is reached and not alike shows that the recipe differs, not that the paper's number was "
-        "reproduced: optimizer, schedule and number of steps then mattered more than what the paper varied. "
+        "cell that is reached and not alike does not show that the paper's number was reproduced: the recipe "
+        "is another, and in Table 1 so is the photograph. "
         "Table 1 is measured on another photograph than the paper's, so its cells can be compared in size "
         f"but not digit by digit.{_copy(records)}{_light(records)}"
     )
@@ -102,7 +110,7 @@ def _copy(records: Sequence[Record]) -> str:
     if not any("not of their annotated size" in note for note in notes):
         return ""
     return (
-        " Nor can those of Table 3: its signs come from a copy in which nearly all images were reduced to "
+        " Nor can those of Table 3: its signs come from a copy in which nearly all images were rescaled to "
         "32×32 pixels."
     )
 
@@ -151,24 +159,30 @@ def _training(evidence: Evidence, above: Sequence[Compared]) -> str:
     known = {c.cell: e for c in above if (e := _on_training_items(evidence, c)) is not None}
     if not known:
         return ""
-    shown = ", ".join(f"{name} {error:.2f} %" for name, error in known.items())
+    shown = ", ".join(f"{name} {escaped(e.show(unit='%'))}" for name, e in known.items())
+    runs = [run for c in above for run in evidence.best_cell(c.experiment, c.cell).runs]
+    light = " and lit" if augmented(runs) else ""
     text = f"""In the last {percent(LAST)} of their training the networks erred on the training items,
-        perturbed as in training, as follows: {shown}. """
+        perturbed{light} as in training, as follows (the intervals are of the seeds): {shown}. """
     sure = [c for c in above if c.reached == "not reached" and c.cell in known]
-    if short := [c.cell for c in sure if known[c.cell] > c.printed]:
+    which = {c.cell: above_threshold(known[c.cell], c.printed) for c in sure if known[c.cell].seeds > 1}
+    if short := [name for name, verdict in which.items() if verdict == "holds"]:
         text += f"""For {_and(short)} that is more than the paper's test error, so what is lacking first is
             training. """
-    if rest := [c.cell for c in sure if known[c.cell] <= c.printed]:
+    if rest := [name for name, verdict in which.items() if verdict == "does not hold"]:
         text += f"""For {_and(rest)} it is less than the paper's test error, so part of the gap is
-            what does not carry over to new items."""
+            what does not carry over to new items. """
+    if unknown := [name for name, verdict in which.items() if verdict == "undecided"]:
+        text += f"For {_and(unknown)} the seeds do not tell which of the two it is."
     return text
 
 
-def _on_training_items(evidence: Evidence, c: Compared) -> float | None:
-    """Mean over the runs of a cell; None where no curve was kept."""
+def _on_training_items(evidence: Evidence, c: Compared) -> Estimate | None:
+    """Mean over the runs of a cell, with their spread; None where no curve was kept."""
     runs = evidence.best_cell(c.experiment, c.cell).runs
     ends = [r.curve["error"][-max(1, round(LAST * len(r.curve["error"]))) :] for r in runs if r.curve]
-    return fmean(fmean(errors) for errors in ends) if ends else None
+    means = [fmean(errors) for errors in ends]
+    return over_seeds(means, [(mean, mean) for mean in means]) if means else None
 
 
 def _longer(evidence: Evidence, above: Sequence[Compared]) -> str:
@@ -192,9 +206,9 @@ def _limits(evidence: Evidence, _: Sequence[Compared]) -> str:
         best = {f.side: f.best.error.value for f in floors if f.sigma == sigma}
         if shown := [f"{significant(e)} px on the {side}'s side" for side, e in best.items() if e > error]:
             found.append(
-                f"At σ = {sigma:g} px the best of all single linear steps leaves {' and '.join(shown)}, so "
-                f"c-STN-1 could not have been trained to the paper's {error:g} px on this photograph "
-                "({ref}`ablation-floor`)."
+                f"At σ = {sigma:g} px the single linear step that is best by c-STN-1's loss leaves "
+                f"{' and '.join(shown)}, so training can't be expected to bring it to the paper's {error:g} "
+                "px on this photograph ({ref}`ablation-floor`)."
             )
     for (before, more), (sigma, error) in pairwise(printed.items()):
         if error < more:
@@ -211,7 +225,7 @@ def _pixels(evidence: Evidence, _: Sequence[Compared]) -> str:
         return ""
     shown = bool(ablations.resolutions(evidence))
     measured = (
-        "{ref}`ablation-resolution` has what that costs" if shown else "what that costs was not measured"
+        "{ref}`ablation-resolution` asks what that costs" if shown else "what that costs was not measured"
     )
     return f"The signs have fewer pixels than the paper's; {measured}."
 
@@ -232,6 +246,12 @@ def _side(evidence: Evidence) -> list[str]:
     text += " (each row of Tables 1 and 2: {ref}`ablation-image-side`):" if everywhere else ":"
     lines = [f"- {MARKS[f.verdict]} {escaped(f.text)} (preset `{f.cells[0].preset}`; "
              f"{coverage([len(cell.runs) for cell in f.cells])})" for f in findings]  # fmt: skip
+    if planar := ablations.sides(evidence, "table_1"):
+        found = [f.verdict for f in corrected([compare("", c.difference) for c in planar])]
+        lines.append(
+            f"- In Table 1, of {len(planar)} rows, the image's side leaves less error in "
+            f"{found.count('does not hold')}, more in {found.count('holds')}."
+        )
     return ["## Beyond the paper: the side of composition\n", wrap(text), "", *lines, ""]
 
 

@@ -36,8 +36,9 @@ def counts(page: Path = ROOT / "book" / "does_the_paper_hold.md") -> str:
     _, *sections = re.split(r"^## ", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
     lines = []
     for section in sections:
-        if bold := re.search(r"^\*\*(.+?)\*\*", section, re.MULTILINE | re.DOTALL):
-            lines.append(f"- *{section.splitlines()[0]}:* {' '.join(bold[1].split()).rstrip('.')}.")
+        if bold := re.findall(r"\*\*(.+?)\*\*", section, re.DOTALL):
+            said = " ".join(" ".join(part.split()).rstrip(".:") + "." for part in bold)
+            lines.append(f"- *{section.splitlines()[0]}:* {said}")
     return "\n".join(lines) + "\n"
 
 

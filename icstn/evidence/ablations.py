@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from icstn.evidence.predicates.comparisons import together
 from icstn.evidence.predicates.composition import inverses_under_a_bound
 from icstn.experiments import paper
 from icstn.experiments.experiment import EXPERIMENTS
-from icstn.experiments.studies import LENGTHENED, shared_stack, smaller_family
+from icstn.experiments.studies import AT_SAME_RATES, LENGTHENED, rates, shared_stack, smaller_family
 
 #: Sides, in pixels, that the signs are reduced to; their copy at hand has 32, the networks' input 50.
 SIDES = (16, 24, 32)
@@ -129,6 +129,22 @@ def resolutions(e: Evidence) -> list[Contrast]:
     found: list[Contrast] = []
     for side in SIDES[:-1]:
         found += _varied(e, "table_3", ["IC-STN-2"], f"signs of {side}×{side} pixels", resolution=side)
+    return [replace(c, usual=_of_seeds(c.usual, c.varied)) for c in found]
+
+
+def _of_seeds(cell: Cell, other: Cell) -> Cell:
+    """The runs of those seeds that the other has, too: one seed more or less is more than what is asked."""
+    seeds = {run.spec.seed for run in other.runs}
+    return replace(cell, runs=tuple(run for run in cell.runs if run.spec.seed in seeds))
+
+
+def same_rates(e: Evidence) -> list[Contrast]:
+    """STN against c-STN-1, both at the rates of c-STN-1."""
+    found = []
+    for table, stn, other in AT_SAME_RATES:
+        with contextlib.suppress(MissingError):
+            usual = e.cell(table, stn, "full", **rates(table, other))
+            found.append(Contrast(stn, f"{other} in its place", usual, e.cell(table, other, "full")))
     return found
 
 

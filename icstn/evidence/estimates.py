@@ -43,7 +43,8 @@ class Estimate:
         remark: what a reader of the interval has to know, often empty.
         of_seeds: the part of the squared standard error that comes from the seeds.
         seeds: how many seeds are behind it, of the model that has fewest.
-        least: what the number can't be below, such as 0 for an error; the interval ends there.
+        least, most: what the number can't be below, such as 0 for an error, or above, such as all of it for a
+            share; the interval ends there.
     """
 
     value: float
@@ -53,6 +54,7 @@ class Estimate:
     of_seeds: float = 0.0
     seeds: int = 1
     least: float = -math.inf
+    most: float = math.inf
 
     @property
     def half(self) -> float:
@@ -67,7 +69,7 @@ class Estimate:
     @property
     def high(self) -> float:
         """Upper end of the 95 % interval."""
-        return self.value + self.half
+        return min(self.most, self.value + self.half)
 
     def p_value(self, threshold: float = 0.0) -> float:
         """Two-sided p-value of the hypothesis that the true value is the threshold."""
@@ -105,7 +107,7 @@ class Estimate:
         return Estimate(self.value, math.sqrt(spread), spread**2 / doubt if doubt else math.inf)
 
     def __neg__(self) -> Estimate:
-        return replace(self, value=-self.value, least=-math.inf)
+        return replace(self, value=-self.value, least=-self.most, most=-self.least)
 
     def decimals(self, least: int = 2) -> int:
         """How many decimals show it: more than the least where interval or value is small."""
@@ -219,13 +221,15 @@ def difference(a: Sequence[Record], b: Sequence[Record], factor: float = 1.0) ->
         factor: of the first.
 
     Returns:
-        the paired difference; where Records lack the outcomes of single items, or have not the same items,
-        the difference of two independent means, with the remark :data:`UNPAIRED`.
+        the paired difference, of percentages no more than 100 points; where Records lack the outcomes of
+        single items, or have not the same items, the difference of two independent means, with the remark
+        :data:`UNPAIRED`.
     """
     first, second = _by_item(a), _by_item(b)
     if first is None or second is None or first.shape[1] != second.shape[1]:
         return independent(mean_error(a), mean_error(b), factor)
-    return paired(first, second, factor)
+    percentage = a[0].outcomes.dtype == torch.bool
+    return replace(paired(first, second, factor), **({"least": -100.0, "most": 100.0} if percentage else {}))
 
 
 def paired(a: Tensor, b: Tensor, factor: float = 1.0) -> Estimate:
@@ -235,11 +239,29 @@ def paired(a: Tensor, b: Tensor, factor: float = 1.0) -> Estimate:
         a, b: error of each item, averaged over its draws, ``(seeds, items)``, float64.
         factor: of the first.
     """
-    replicates = [_resampled(x, level) for level, x in enumerate((a, b), 1)]
+    one, other = (x.numpy().tobytes() for x in (a, b))
+    streams = (1, 2) if one <= other else (2, 1)  # of the cells, not their order: a − b is −(b − a)
+    replicates = [_resampled(x, stream) for x, stream in zip((a, b), streams, strict=True)]
     spread = float((factor * replicates[0] - replicates[1]).var())
     seeds = [_of_seeds(x.tolist()) for x in (factor * a.mean(1), b.mean(1))]
     value, freedom = float(factor * a.mean() - b.mean()), _freedom(spread, seeds)
     return Estimate(value, math.sqrt(spread), freedom, "", *_seeds(seeds))
+
+
+def log_ratio(a: Sequence[Record], b: Sequence[Record]) -> Estimate:
+    """Logarithm of the errors of one cell over those of another, each the geometric mean over its seeds.
+
+    For cells whose seeds differ by factors: a run that ended far off makes such a mean and its spread larger,
+    but does not make them up. What the test items add is to first order, as if the cells had none in common.
+    """
+    means = [_log_error(runs) for runs in (a, b)]
+    return replace(independent(*means), remark="")
+
+
+def _log_error(runs: Sequence[Record]) -> Estimate:
+    errors, intervals = [max(r.test_error, 1e-9) for r in runs], [r.metrics["interval"] for r in runs]
+    ends = [(0.0, math.log(e) + (high - e) / e) for e, (_, high) in zip(errors, intervals, strict=True)]
+    return over_seeds([math.log(e) for e in errors], ends)
 
 
 def coverage(seeds: Iterable[int]) -> str:

@@ -8,6 +8,7 @@ m − 1-fold, and so on; a comparison that does not survive is undecided.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -84,11 +85,18 @@ def below(
 ) -> Finding:
     """Whether a number lies below a limit of our choice; says for which limits the verdict is the same."""
     verdict = above(-found, -limit)
-    ends, shown = found.decimals(digits), f"{_shown(text, found, digits, unit)}; our limit {limit:g}"
+    ends, shown = found.decimals(digits), f"{_shown(text, found, digits, unit)}; our limit {limit:.3g}"
     shown += minus(
         f" (below for any above {found.high:.{ends}f}, not below for any under {found.low:.{ends}f})"
     )
     return _tested(shown, verdict, cells, found, limit)
+
+
+def times(text: str, found: Estimate, cells: Sequence[Cell] = ()) -> Finding:
+    """Whether a ratio, of which the logarithm is given, lies above 1."""
+    ends = ", ".join(f"{math.exp(end):.1f}" for end in (found.low, found.high))
+    shown = f"{text}: {math.exp(found.value):.1f} [{ends}] times"
+    return _tested(shown, above(found), cells, found, 0.0)
 
 
 def within(text: str, found: Estimate, margin: float, cells: Sequence[Cell] = ()) -> Finding:

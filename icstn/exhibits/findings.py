@@ -155,8 +155,8 @@ def cascades(records: Sequence[Record]) -> str:
     return (
         "Six linear steps learned together leave less error than six learned one after the other at "
         f"{_count(less, len(pairs))} sizes of the perturbation. Applied twelve times after training with "
-        f"four, an ordinary recurrent network keeps {percent(kept[0])} of its error at σ = {sigma} px, "
-        f"IC-STN-4 {percent(kept[1])}."
+        f"four, an ordinary recurrent network keeps {percent(kept[0])} of its error on the table's "
+        f"perturbations of σ = {sigma} px, IC-STN-4 {percent(kept[1])}."
     )
 
 

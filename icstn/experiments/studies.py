@@ -13,7 +13,7 @@ from typing import Any
 from icstn.experiments.experiment import EXPERIMENTS
 from icstn.experiments.paper import SIGMA_OF_THE_CODE
 from icstn.experiments.recipes import RECIPES, cells
-from icstn.experiments.spec import RunSpec, SpecError
+from icstn.experiments.spec import RunSpec, Spec, SpecError
 from icstn.warps import FAMILIES
 
 SIX, FIVE, THREE, TWO, ONE = range(6), range(5), range(3), range(2), range(1)
@@ -58,6 +58,26 @@ def smaller_family(model: str, warp: str) -> str:
 def _shared_stn() -> list[RunSpec]:
     models = ("STN(a)", "STN(b)")
     return [s for m in models for s in _full("table_2", THREE, [m], architecture=shared_stack(m))]
+
+
+#: Table, STN and c-STN-1, whose recipes differ by the search.
+AT_SAME_RATES = (
+    ("table_2", "STN(a)", "c-STN-1(a)"),
+    ("table_2", "STN(b)", "c-STN-1(b)"),
+    ("table_3", "STN", "c-STN-1"),
+)
+
+
+def rates(table: str, model: str) -> dict[str, float]:
+    """Initial learning rates of a row at ``full``."""
+    (spec,) = _full(table, ONE, [model])
+    assert isinstance(spec, Spec)
+    return {"rate_classifier": spec.rate_classifier, "rate_predictor": spec.rate_predictor}
+
+
+def _same_rates() -> list[RunSpec]:
+    seeds = {"table_2": FIVE, "table_3": THREE}
+    return [s for t, stn, other in AT_SAME_RATES for s in _full(t, seeds[t], [stn], **rates(t, other))]
 
 
 def _families() -> list[RunSpec]:
@@ -142,6 +162,7 @@ STUDIES: dict[str, Study] = {
             "Reuse without passing on the warp: four STNs in a row that share one predictor",
             _shared_stn(),
         ),
+        _study("same-rates", "Spatial Transformers at the learning rates of c-STN-1", _same_rates()),
         _study("families", "Smaller families of warps, of the noise and of the predictor", _families()),
         _study(
             "sign-noise",

@@ -47,7 +47,7 @@ def test_with_respect_to_the_update(rng: np.random.Generator) -> None:
 
 
 def test_against_finite_differences(rng: np.random.Generator) -> None:
-    """The same two derivatives without autograd: the map is bilinear, so central differences are exact."""
+    """The same two derivatives without autograd: the map is affine in each: central differences are exact."""
     p, dp, h = *rng.normal(0, 0.7, (2, 6)), 0.1
 
     def out(p: np.ndarray, dp: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ import {
   solve,
 } from "./warps.js";
 
-/** c-STN and IC-STN (Fig. 4): sample the source, predict, compose. */
+/** c-STN and IC-STN (Figs. 4 and 5): sample the source, predict, compose. */
 function* compositional(
   { image, frame, family },
   p,
@@ -33,7 +33,7 @@ function* compositional(
   }
 }
 
-/** STN (Fig. 2): predict, and sample the *view*: what left it is lost. */
+/** STN (Fig. 1): predict, and sample the *view*: what left it is lost. */
 function* resampling(
   { image, frame, family },
   p,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import fmean
+from dataclasses import replace
 
 from icstn.evidence.collection import Cell, Evidence, Measurements
 from icstn.evidence.curves import operations
@@ -35,12 +35,11 @@ def improves_beyond_training(e: Evidence) -> list[Finding]:
 
 def _beyond(e: Evidence, cell: Cell) -> Finding:
     n = operations(cell.runs[0].spec.model)
-    curves = [[step["corner_px"] for step in r.metrics["by_operations"]] for r in cell.runs]
-    mean = [fmean(errors) for errors in zip(*curves, strict=False)]
-    best = min(range(n + 1, len(mean)), key=mean.__getitem__)
-    text = f"{cell.name}: gain of {len(mean) - 1} operations, of the error after {n} (least after {best}, "
-    text += f"{significant(mean[best])} px)"
-    return compare(text, _gain(e.measured(cell)), (cell,), digits=1, unit="%")
+    found = e.measured(cell)
+    last = len(cell.runs[0].metrics["by_operations"]) - 1
+    before, after = (significant(found[name].value) for name in ("error_trained", "error_last"))
+    text = f"{cell.name}: gain of {last} operations ({after} px), of the error after {n} ({before} px)"
+    return compare(text, _gain(found), (cell,), digits=1, unit="%")
 
 
 def joint_beats_greedy(e: Evidence) -> list[Finding]:
@@ -66,4 +65,4 @@ def _stops(e: Evidence, ordinary: Cell, own: Cell) -> Finding:
 def _gain(found: Measurements) -> Estimate:
     """From the trained number of operations to the last that is tested, in percent of the error."""
     before, after = found["error_trained"], found["error_last"]
-    return ((before - after) / before).scaled(100).estimate
+    return replace(((before - after) / before).scaled(100).estimate, most=100.0)

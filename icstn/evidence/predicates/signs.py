@@ -16,6 +16,9 @@ CONSIDERABLE = 0.75
 #: The class of stop signs.
 STOP = 14
 
+#: Side of the largest square in the middle of an octagon, over the side of the octagon's box.
+IN_OCTAGON = 0.5**0.5
+
 
 def order_of_models(e: Evidence) -> list[Finding]:
     """Each row of Table 3 against the next."""
@@ -60,16 +63,22 @@ def means_are_sharper(e: Evidence) -> list[Finding]:
 
 
 def stop_signs_are_zoomed(e: Evidence) -> list[Finding]:
-    """The window of the aligned image against the annotated box, for stop signs and for all classes."""
+    """The window of the aligned image against the annotated box, for all classes and for stop signs.
+
+    Of these it must be smaller than the box, and small enough to have nothing but the octagon in it.
+    """
     (cell,) = e.cells("table_3", ("IC-STN-4",))
-    windows = [found.estimate for found in e.measured(cell).by_class["window"]]
+    measured = e.measured(cell).by_class
+    windows = [found.estimate for found in measured["window"]]
+    zoom = measured["zoom"][STOP].value
     off = [w for w in windows if w.p_value(1.0) * len(windows) < ALPHA]
     larger = sum(w.value > 1 for w in off)
     text = f"of {len(windows)} classes the window is larger than the box in {larger}, "
     text += f"smaller in {len(off) - larger}"
+    some, text = fact(text, bool(off), (cell,)), "stop signs, side of the window over side of the box"
+    out = "so more of them is shown than before" if zoom > 1 else "so less of them is shown than before"
     return [
-        fact(text, bool(off), (cell,)),
-        below(
-            "stop signs, side of the window over side of the box", windows[STOP], (cell,), limit=1.0, unit=""
-        ),
+        some,
+        below(f"{text}; zoom of the warp {zoom:.2f}, {out}", windows[STOP], (cell,), limit=1.0, unit=""),
+        below(f"{text}, if only the octagon is left", windows[STOP], (cell,), limit=IN_OCTAGON, unit=""),
     ]
