@@ -71,6 +71,7 @@ _EXCEPTIONS: dict[tuple[str, str], Mapping[Any, dict[str, Any]]] = {
         "STN(b)": {"rate_classifier": 5e-3},
     },
     ("table_3", "full"): {model: {"rate_classifier": 1e-3} for model in ("c-STN-1", "IC-STN-2")},
+    **{("cascades", preset): {"RNN-4": {"rate_predictor": 1e-3}} for preset in ("smoke", "quick", "full")},
     **{("tolerance", preset): _PLAIN for preset in ("smoke", "quick", "full")},
     ("tolerance", "paper"): {"CNN-undistorted": _UNDISTORTED},
 }

@@ -97,7 +97,9 @@ def beside(experiment: str, preset: str, model: str) -> Settings:
     if experiment == "two_images":
         return PAIRS[preset]
     if experiment == "cascades":
-        return PRESETS["table_1", preset]
+        found = PRESETS["table_1", preset]
+        adam = preset != "paper"
+        return found._replace(rate_predictor=1e-3) if adam and model == "RNN-4" else found
     found = PRESETS["table_2", preset]
     if preset == "paper":
         return found
