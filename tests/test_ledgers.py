@@ -125,7 +125,8 @@ class TestToTheLetter:
             "**Of 37 cells 5 have been run (one seed: the interval covers the test items only): alike"
             in words
         )
-        assert "alike, to 10 %, are 2, at or below the paper's error 3.**" in words
+        assert "alike, to 10 %, are 2, at or below the paper's error 3.** Alike by part: " in words
+        assert "by part: 0 of 1 in Table 1; 2 of 4 in Table 2, block (b)." in words
 
     def test_the_order_is_that_of_these_runs(self) -> None:
         ours = {"CNN(b)": 19.0, "STN(b)": 7.0, "c-STN-1(b)": 8.0}

@@ -21,7 +21,7 @@ Above, optimizer, rates, schedule and length are ours. The preset `paper` takes 
 it speaks: plain gradient descent at constant rates, 200,000 iterations, the update composed on the side of
 eq. (10). So this is the table that asks whether the paper's *numbers* come out, for the cells that were
 planned: the others of the paper's 37, among them all of Table 3, for which the text names no length, were
-not. What the text leaves out, such as how the weights begin, is ours here too.
+not. What the text leaves out, such as how the weights begin and the rate of Table 1, is ours here too.
 """
 
 
@@ -35,7 +35,7 @@ def letter(evidence: Evidence) -> list[str]:
     alike, reached = sum(row.alike() for row in have), sum(row.reached == "reached" for row in have)
     count = f"""**Of {len(cells)} cells {len(have)} have been run
         ({coverage([row.seeds for row in have])}): alike, to {percent(ALIKE)}, are {alike}, at or below the
-        paper's error {reached}.**"""
+        paper's error {reached}.** Alike by part: {_by_part(have)}."""
     return [
         "(to-the-letter)=",
         "## The paper's own training\n",
@@ -49,6 +49,16 @@ def letter(evidence: Evidence) -> list[str]:
         *_orders(evidence),
         *_left(evidence),
     ]
+
+
+def _by_part(have: Sequence[Compared]) -> str:
+    """How many of the cells of each block or table are alike."""
+    parts: dict[str, list[bool]] = {}
+    for row in have:
+        block = f", block {row.cell[-3:]}" if row.cell.endswith(")") else ""
+        title = EXPERIMENTS[row.experiment].title.split(",")[0]
+        parts.setdefault(title + block, []).append(row.alike())
+    return "; ".join(f"{sum(alike)} of {len(alike)} in {part}" for part, alike in parts.items())
 
 
 def _line(row: Compared, usual: Mapping[tuple[str, str], Compared]) -> str:
