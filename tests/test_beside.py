@@ -248,6 +248,17 @@ class TestClaims:
         assert [f.text[:6] for f in beaten.findings if f.verdict == "does not hold"] == ["CNN-16"]
         assert judge(found, Evidence(table("table_2", PAPER))).missing
 
+    def test_tolerance_shows_seeds_that_differ_by_factors(self) -> None:
+        """One run that ends at chance leaves a mean as wide as itself, and each run far above the other."""
+        seeds = [made("tolerance", "CNN-unpooled", e, seed=k) for k, e in enumerate((24.8, 12.2, 88.7, 11.4))]
+        runs = [r for r in self.plain() if r.spec.model != "CNN-unpooled"] + seeds
+        judged = judge(claim("tolerance-inefficient"), Evidence(runs))
+        shown = [f.text for f in judged.findings if "seed by seed" in f.text]
+        assert judged.verdict == "holds"
+        assert len(shown) == 1
+        assert "CNN-unpooled over IC-STN-4(a)" in shown[0]
+        assert "(seed by seed 24.8, 12.2, 88.7, 11.4 %)" in shown[0]
+
     @pytest.mark.parametrize(
         ("joint", "verdict"), [(1.0, "holds"), (3.0, "does not hold"), (2.0, "undecided")]
     )

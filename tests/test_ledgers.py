@@ -30,6 +30,28 @@ RUNS = (
 pytestmark = pytest.mark.unchecked
 
 
+def test_a_rule_that_was_changed_says_so_and_no_other() -> None:
+    page = claims_page(Evidence(RUNS), set())
+    sections = {part.split(")=")[0]: part for part in page.split("(claim-")[1:] if ")=\n" in part}
+    told = {name for name, part in sections.items() if "*Rule changed with runs seen.*" in part}
+    assert told == {
+        "tolerance-inefficient",
+        "beyond-trained",
+        "recurrent-network-stops",
+        "stop-sign-zoomed",
+    }
+
+
+@pytest.mark.parametrize(("image", "shown"), [(0.3, "less error in 1, more in 0"), (0.7, "in 0, more in 1")])
+def test_the_side_of_composition_is_counted_in_table_1(image: float, shown: str) -> None:
+    runs = [made("table_2", m, PAPER[m], preset="full", side=s) for s in ("template", "image") for m in PAPER]
+    pairs = (("template", 0.5), ("image", image))
+    runs += [made("table_1", "IC-STN-4", e, half=0.01, sigma=5.0, preset="full", side=s) for s, e in pairs]
+    page = " ".join(summary_page(Evidence(runs), set()).split())
+    assert "In Table 1, of 1 rows, the image's side leaves less error in" in page
+    assert shown in page
+
+
 class TestWhatIntervalsCover:
     def test_plain_and_inverted_runs_are_two_cells_of_one_seed(self) -> None:
         runs = [made("table_2", "IC-STN-4(b)", 2.0), made("table_2", "IC-STN-4(b)", 2.1, invert=True)]
@@ -153,7 +175,13 @@ class TestToTheLetter:
         [there] = table("table_2", {"CNN(b)": 19.0}, preset="paper")
         lost = replace(made("table_1", "IC-STN-4", 1.0, sigma=10.0, preset="paper"), status="diverged")
         found = " ".join(self.section(there, lost).split())
-        assert "Diverged: IC-STN-4 σ = 10. Of 15 planned runs 13 are not published: CNN(a), STN(a)" in found
+        assert "Diverged: IC-STN-4 σ = 10 after 10 iterations. For Table 1 the text gives no rate; " in found
+        assert (
+            "ours, 0.0001, is too high there. Of 15 planned runs 13 are not published: CNN(a), STN(a)"
+            in found
+        )
+        other = replace(made("table_2", "CNN(a)", 1.0, preset="paper"), status="diverged")
+        assert "Diverged: CNN(a) after 10 iterations. Of 15" in " ".join(self.section(there, other).split())
         assert "`icstn study paper` trains them" in found
 
 

@@ -10,7 +10,8 @@ from icstn.evidence.comparison import ALIKE, Compared, against_paper, orders
 from icstn.evidence.estimates import coverage, percent
 from icstn.experiments import EXPERIMENTS
 from icstn.experiments.recipes import is_own
-from icstn.experiments.spec import RunSpec
+from icstn.experiments.records import Record
+from icstn.experiments.spec import RunSpec, Spec
 from icstn.experiments.studies import study
 from tools.ledger_text import REACHED, escaped, wrap
 
@@ -91,12 +92,25 @@ def _left(evidence: Evidence) -> list[str]:
     """Which of the planned runs are not there; one that diverged is."""
     there = {r.spec.key for r in [*evidence.records, *evidence.diverged]}
     left = [spec for spec in study(PRESET).specs if spec.key not in there]
-    lost = [r.spec for r in evidence.diverged if r.spec in study(PRESET).specs]
-    text = f"Diverged: {_names(lost)}. " if lost else ""
+    text = _lost([r for r in evidence.diverged if r.spec in study(PRESET).specs])
     if left:
         text += f"""Of {len(study(PRESET).specs)} planned runs {len(left)} are not published: {_names(left)}.
             `icstn study {PRESET}` trains them; {{ref}}`study-{PRESET}` has what they cost."""
     return [wrap(text), ""] if text else []
+
+
+def _lost(runs: Sequence[Record]) -> str:
+    """Which runs ended without a number, and when."""
+    if not runs:
+        return ""
+    when = ", ".join(f"{_names([r.spec])} after {r.provenance['steps']:,} iterations" for r in runs)
+    rates = {r.spec.rate_predictor for r in runs if r.spec.about.by_sigma and isinstance(r.spec, Spec)}
+    rate = (
+        f" For Table 1 the text gives no rate; ours, {', '.join(map(str, rates))}, is too high there."
+        if rates
+        else ""
+    )
+    return f"Diverged: {when}.{rate} "
 
 
 def _names(specs: Sequence[RunSpec]) -> str:
