@@ -11,7 +11,7 @@ import numpy as np
 from icstn.evidence.estimates import significant
 from icstn.evidence.trace import duration
 from icstn.experiments import EXPERIMENTS, Record, RunSpec, cells
-from icstn.experiments.recipes import BESIDE, varied
+from icstn.experiments.recipes import varied
 from icstn.experiments.search import SPACES, WAITING, Candidate, SearchOutcome, Try
 from tools.ledger_text import NOTE, wrap
 
@@ -38,7 +38,7 @@ def recipes_page(outcomes: Mapping[str, SearchOutcome], records: Iterable[Record
     for name in SPACES:
         found = outcomes.get(name)
         out += [f"({name.replace('_', '-')}-recipe)=", f"## {EXPERIMENTS[name].title}\n"]
-        out += _of_table(found, done) if found else [_not_searched(name, outcomes)]
+        out += _of_table(found, done) if found else [_not_searched(name)]
     return "\n".join(out).rstrip() + "\n"
 
 
@@ -90,12 +90,8 @@ _REMARKS = {
 }
 
 
-def _not_searched(name: str, outcomes: Mapping[str, SearchOutcome]) -> str:
+def _not_searched(name: str) -> str:
     (usual, _), *others = sorted(_by_hand(name).items(), key=lambda group: -len(group[1]))
-    if (beside := outcomes.get(BESIDE.get(name, ""))) and not others and usual == _said(beside.chosen):
-        table = EXPERIMENTS[beside.space.experiment].title.split(",")[0]
-        text = f"The recipe ({usual}) is the one that the search of {table} chose for its rows, above."
-        return wrap(f"No search of its own has been finished. {text}") + "\n"
     shown = "; ".join([usual, *(f"{', '.join(models)}: {recipe}" for recipe, models in others)])
     text = f"No search has been finished yet. The recipe ({shown}) was set by hand in early trials"
     if EXPERIMENTS[name].printed:

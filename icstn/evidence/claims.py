@@ -236,8 +236,8 @@ CLAIMS: tuple[Claim, ...] = (
         ("planar_alignment",),
         "At every σ, an Elman network of IC-STN-4's size, which sees the first crop at each step, has lost "
         "less than 5 % of its error by the twelfth step, from the fourth, the last it was trained with.",
-        "It asked for an error that rises, and was undecided. The runs are others by now, too: in those, every "
-        "state was saturated from the start. Of these the error would rise at two of the four σ.",
+        "It asked for an error that rises, and was undecided. The runs are others by now, too: in those, "
+        "every state was saturated from the start. Of these the error would rise at two of the four σ.",
     ),
     # Section 5.2: MNIST
     Claim(

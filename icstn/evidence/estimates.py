@@ -228,8 +228,8 @@ def difference(a: Sequence[Record], b: Sequence[Record], factor: float = 1.0) ->
     first, second = _by_item(a), _by_item(b)
     if first is None or second is None or first.shape[1] != second.shape[1]:
         return independent(mean_error(a), mean_error(b), factor)
-    percentage = a[0].outcomes.dtype == torch.bool
-    return replace(paired(first, second, factor), **({"least": -100.0, "most": 100.0} if percentage else {}))
+    found = paired(first, second, factor)
+    return replace(found, least=-100.0, most=100.0) if a[0].outcomes.dtype == torch.bool else found
 
 
 def paired(a: Tensor, b: Tensor, factor: float = 1.0) -> Estimate:
@@ -254,8 +254,7 @@ def log_ratio(a: Sequence[Record], b: Sequence[Record]) -> Estimate:
     For cells whose seeds differ by factors: a run that ended far off makes such a mean and its spread larger,
     but does not make them up. What the test items add is to first order, as if the cells had none in common.
     """
-    means = [_log_error(runs) for runs in (a, b)]
-    return replace(independent(*means), remark="")
+    return replace(independent(_log_error(a), _log_error(b)), remark="")
 
 
 def _log_error(runs: Sequence[Record]) -> Estimate:
