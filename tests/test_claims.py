@@ -205,6 +205,27 @@ class TestJudging:
         off = 100 * (0.5 - 1.0 * 0.52 / 1.1) / 0.55
         assert first.tested[0].error == pytest.approx(off, rel=0.01)
 
+    @pytest.mark.parametrize(("theirs", "verdict"), [(4.0, "holds in part"), (5.95, "holds"), (5.4, "holds")])
+    def test_the_paper_s_own_training_can_speak_against_a_claim(self, theirs: float, verdict: str) -> None:
+        """CNN(a) must err more than STN(a): at `full` it does; there it errs as given, STN(a) 5.45 ± 0.1."""
+        runs = table("table_2", PAPER, preset="full", half=0.05)
+        runs += table("table_2", {"CNN(a)": theirs, "STN(a)": 5.45}, preset="paper", half=0.1)
+        evidence = Evidence(runs)
+        judged = judge(claim("cnn-inefficient"), evidence)
+        assert judged.verdict == verdict
+        assert judge_together(CLAIMS, evidence)["cnn-inefficient"] == verdict
+        against = [f.text for f in judged.findings if f.verdict == "does not hold"]
+        assert len(against) == (verdict == "holds in part")
+        assert all(t.startswith("under the paper's own training, CNN(a) − STN(a): −1.45 [") for t in against)
+        assert judge(claim("single-deep-poor"), evidence).verdict == "holds"
+
+    def test_it_does_not_speak_where_nothing_is_decided(self) -> None:
+        close = PAPER | {"CNN(a)": 4.95, "STN(a)": 4.94}
+        runs = table("table_2", close, preset="full", half=0.05)
+        runs += table("table_2", {"CNN(a)": 4.0, "STN(a)": 5.45}, preset="paper", half=0.1)
+        texts = [f.text for f in judge(claim("cnn-inefficient"), Evidence(runs)).findings]
+        assert not any("own training" in text for text in texts)
+
     def test_differences_are_paired_where_outcomes_are_there(self) -> None:
         generator = torch.Generator().manual_seed(0)
         hard = torch.rand(2000, generator=generator)

@@ -248,6 +248,13 @@ class TestWhatStaysAbove:
         run = made("table_3", "CNN", 12.0, preset="full")
         assert "perturbed and lit as in training" in self.section(replace(run, curve={"error": [9.0] * 20}))
 
+    def test_cells_that_the_paper_s_own_training_brings_down_are_named(self) -> None:
+        runs = [made("table_2", m, 9.0, preset="full") for m in ("CNN(a)", "STN(a)")]
+        theirs = [made("table_2", m, 5.4, preset="paper") for m in ("CNN(a)", "STN(a)")]
+        found = self.section(*runs, *theirs)
+        reach = r"training does reach it ({ref}`to-the-letter`): CNN(a) 5.40 \[5.30, 5.50] %."
+        assert reach in found, "the paper's STN(a) has 4.944"
+
     def test_longer_training_is_told_of_its_own_table(self) -> None:
         runs = [made("table_2", "CNN(a)", 9.0, preset="full"), made("table_3", "CNN", 12.0, preset="full")]
         longer = made("table_3", "CNN", 10.0, preset="full", iterations=24_000)
@@ -266,6 +273,14 @@ class TestWhatStaysAbove:
 
 
 class TestPages:
+    def test_the_chapter_on_digits_says_of_the_paper_s_training_what_the_page_has(self) -> None:
+        chapter = (ROOT / "book" / "mnist.ipynb").read_text(encoding="utf-8")
+        assert "For every row of block (b) it does. For none of block (a) that was run" in chapter
+        page = (ROOT / "book" / "does_the_paper_hold.md").read_text(encoding="utf-8")
+        section = " ".join(page.partition("(to-the-letter)=")[2].partition("\n## Beyond")[0].split())
+        assert "0 of 4 in Table 2, block (a); 5 of 5 in Table 2, block (b)" in section
+        assert "CNN(a) 5.37 ≤ STN(a)" in section
+
     def test_every_equation_has_a_test_with_a_sentence(self) -> None:
         files = sorted((ROOT / "tests" / "equations").glob("test_eq_*.py"))
         assert [f.name for f in files] == [f"test_eq_{n:02}.py" for n in range(1, 12)]

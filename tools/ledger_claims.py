@@ -21,7 +21,9 @@ def claims_page(evidence: Evidence, documents: set[str]) -> str:
             "on the other, and is *undecided* in between or when a run is missing. Where a claim takes "
             "several comparisons they are corrected for being many (Holm): one that does not survive this is "
             "undecided, whatever its own interval says. A claim holds when all its comparisons do, "
-            "and *holds in part* when some do and some do not. What counts as little or negligible is for us "
+            "and *holds in part* when some do and some do not. Judged is the best preset that has the runs; "
+            "where the paper's own training was run, and says the opposite of a comparison that holds, this "
+            "counts as one that does not. What counts as little or negligible is for us "
             "to say; each such limit stands beside the limits at which the verdict would change."
         ),
         "",

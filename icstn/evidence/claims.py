@@ -17,6 +17,7 @@ from typing import Literal
 
 from icstn.evidence.collection import Evidence, MissingError
 from icstn.evidence.predicates import composition, digits, lucas_kanade, planar, signs, transformers
+from icstn.evidence.predicates.comparisons import contradicted
 from icstn.evidence.verdicts import Finding, Verdict, corrected, joint
 
 
@@ -390,11 +391,16 @@ def claim(name: str) -> Claim:
 
 
 def judge(claim: Claim, evidence: Evidence) -> Judgement:
-    """Decide a claim from the evidence there is."""
+    """Decide a claim from the evidence there is.
+
+    Judged are the runs of the best preset. Where a comparison of theirs holds, and the paper's own training
+    says the opposite, that counts against the claim.
+    """
     try:
         findings = corrected(evidence.once(claim.test))
     except MissingError as error:
         return Judgement("undecided", (), f"missing: {error}")
+    findings += contradicted(evidence, findings)
     return Judgement(joint(f.verdict for f in findings), tuple(findings))
 
 
@@ -411,4 +417,8 @@ def judge_together(claims: Sequence[Claim], evidence: Evidence) -> dict[str, Ver
         except MissingError:
             found[c.name] = []
     family = iter(corrected([f for findings in found.values() for f in findings]))
-    return {name: joint(next(family).verdict for _ in findings) for name, findings in found.items()}
+    after = {name: [next(family) for _ in findings] for name, findings in found.items()}
+    return {
+        name: joint(f.verdict for f in [*findings, *contradicted(evidence, findings)])
+        for name, findings in after.items()
+    }

@@ -37,6 +37,7 @@ class Finding:
         needed: how many seeds a model would decide a comparison, if that can be said
             (:meth:`icstn.evidence.estimates.Estimate.needed`).
         tested: a comparison's number and its threshold, from which a correction counts ``needed`` anew.
+        of_errors: whether the test errors of two cells are compared, the first minus the second.
     """
 
     text: str
@@ -45,6 +46,7 @@ class Finding:
     p: float | None = None
     needed: int | None = None
     tested: tuple[Estimate, float] | None = None
+    of_errors: bool = False
 
 
 def fact(text: str, condition: bool, cells: Sequence[Cell] = ()) -> Finding:

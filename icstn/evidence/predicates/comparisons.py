@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from icstn.evidence.collection import Cell, Evidence, MissingError
@@ -15,7 +17,36 @@ def lower(first: Cell, second: Cell) -> Finding:
     about = first.runs[0].spec.about
     unit = "points" if about.unit == "%" else about.unit
     text = f"{first.name} − {second.name}"
-    return compare(text, first - second, (first, second), digits=about.digits, unit=unit)
+    found = compare(text, first - second, (first, second), digits=about.digits, unit=unit)
+    return replace(found, of_errors=True)
+
+
+#: The preset that trains as the paper's text has it.
+LETTER = "paper"
+
+
+def contradicted(e: Evidence, findings: Iterable[Finding]) -> list[Finding]:
+    """What the paper's own training says to the contrary, where both cells of a comparison were run with it.
+
+    Only where the comparison holds, and beyond the test items of those runs. These count as facts: they come
+    from few seeds, and stand for what the statement is about, which is the paper's networks.
+    """
+    return [
+        replace(again, text=f"under the paper's own training, {again.text}", p=None, needed=None, tested=None)
+        for f in findings
+        if f.of_errors and f.verdict == "holds" and f.cells[0].preset != LETTER
+        for again in _again(e, f.cells)
+        if again.verdict == "does not hold"
+    ]
+
+
+def _again(e: Evidence, cells: Sequence[Cell]) -> Iterator[Finding]:
+    specs = [cell.runs[0].spec for cell in cells]
+    with contextlib.suppress(MissingError):
+        first, second = (
+            e.cell(s.experiment, s.model, LETTER, s.sigma if s.about.by_sigma else None) for s in specs
+        )
+        yield lower(first, second)
 
 
 def falls(e: Evidence, experiment: str, models: Sequence[str]) -> list[Finding]:
