@@ -94,8 +94,8 @@ def _left(evidence: Evidence) -> list[str]:
     left = [spec for spec in study(PRESET).specs if spec.key not in there]
     text = _lost([r for r in evidence.diverged if r.spec in study(PRESET).specs])
     if left:
-        text += f"""Of {len(study(PRESET).specs)} planned runs {len(left)} {"is" if len(left) == 1 else "are"} not published:
-            {_names(left)}.
+        count = f"{len(left)} {'is' if len(left) == 1 else 'are'}"
+        text += f"""Of {len(study(PRESET).specs)} planned runs {count} not published: {_names(left)}.
             `icstn study {PRESET}` trains them; {{ref}}`study-{PRESET}` has what they cost."""
     return [wrap(text), ""] if text else []
 
