@@ -208,7 +208,7 @@ def _floors(e: Evidence) -> list[str]:
         in its weights on either side ({mod}`icstn.experiments.linear_step`). That loss is in warp parameters;
         in pixels a little less may be left elsewhere than at its minimum. """
     text += f"The paper's number lies below that {' and '.join(beyond) or 'nowhere'}"
-    text += ", so no training on this photograph could have reached it there." if beyond else "."
+    text += ", so training on this photograph can't be expected to reach it there." if beyond else "."
     if lacking := {"template", "image"} - {f.side for f in found}:
         text += f" Not computed: the {lacking.pop()}'s side (`icstn study image-floor`)."
     title = "### How far a single linear step could come\n"
