@@ -238,7 +238,7 @@ class TestThePage:
         assert "| 5 | template | 1.60 px | 2.00 px | 25.0 % | 5.576 px |" in section
         assert "| 10 | template | 10.6 px | 10.5 px | −0.9 % | 9.218 px |" in section
         words = " ".join(section.split())
-        assert "lies below that at σ = 10 px on the template's side, so training on this photograph can't be" in words
+        assert "at σ = 10 px on the template's side, so training on this photograph can't be" in words
         assert "Not computed: the image's side" in words
         other += [full("baselines", "best linear step", 2.0, sigma=5.0, side="image")]
         page = ablations_page(Evidence([*runs, *other]))
